@@ -1,0 +1,62 @@
+// sige::block_attention: checks, allocation, launch.
+#include "block_attention.h"
+#include "common/op.h"
+
+namespace sige {
+
+static void check_arguments(const Tensor& query, const Tensor& key, const Tensor& value,
+                            const Tensor& recorded_key, const Tensor& recorded_value, const Tensor& index,
+                            const OptionalTensor& block_mask) {
+  const char* op = "block_attention";
+  const ScalarType dtype = query.scalar_type();
+  check_tensor({op, "query", query}, query, dtype, "[B, N, Hd, D]", {-1, -1, -1, -1});
+  const int64_t batch = query.size(0), heads = query.size(2), size = query.size(3);
+  check_tensor({op, "key", key}, query, dtype, "[B, K, Hd, D]", {batch, -1, heads, size});
+  check_tensor({op, "value", value}, query, dtype, "[B, K, Hd, D]", {batch, key.size(1), heads, size});
+  check_tensor({op, "recorded_key", recorded_key}, query, dtype, "[B, M, Hd, D]", {batch, -1, heads, size});
+  check_tensor({op, "recorded_value", recorded_value}, query, dtype, "[B, M, Hd, D]",
+               {batch, recorded_key.size(1), heads, size});
+  check_tensor({op, "index", index}, query, ScalarType::Int, "[L]", {-1});
+  if (block_mask) {
+    check_tensor({op, "block_mask", *block_mask}, query, ScalarType::Bool, "[ceil(N / 64), ceil(L / 64)]",
+                 {ceil_div(query.size(1), kAttentionBlock), ceil_div(index.size(0), kAttentionBlock)});
+  }
+}
+
+Tensor block_attention(const Tensor& query,               // [B, N, Hd, D]
+                       const Tensor& key,                 // [B, K, Hd, D]
+                       const Tensor& value,               // [B, K, Hd, D]
+                       const Tensor& recorded_key,        // [B, M, Hd, D]
+                       const Tensor& recorded_value,      // [B, M, Hd, D]
+                       const Tensor& index,               // int32 [L]
+                       const OptionalTensor& block_mask,  // bool [ceil(N / 64), ceil(L / 64)]
+                       double scale) {
+  check_arguments(query, key, value, recorded_key, recorded_value, index, block_mask);
+  const Launch launch(query);
+  check_index({"block_attention", "index", index}, launch, -1, key.size(1) + recorded_key.size(1));
+
+  const int64_t channels = query.size(2) * query.size(3);
+  BlockAttentionParams params{};
+  params.query = query.const_data_ptr();
+  params.key = {key.const_data_ptr(), recorded_key.const_data_ptr(), key.size(1), recorded_key.size(1),
+                channels};
+  params.value = {value.const_data_ptr(), recorded_value.const_data_ptr(), key.size(1), recorded_key.size(1),
+                  channels};
+  params.index = index.const_data_ptr<int32_t>();
+  params.block_mask = block_mask ? block_mask->const_data_ptr<bool>() : nullptr;
+  params.batch = query.size(0);
+  params.queries = query.size(1);
+  params.keys = index.size(0);
+  params.heads = query.size(2);
+  params.head_size = query.size(3);
+  params.scale = static_cast<float>(scale);
+  params.dtype = storage_dtype({"block_attention", "query", query});
+  const Tensor out = torch::stable::empty_like(query);
+  params.out = out.mutable_data_ptr();
+  launch.run(device::block_attention, params);
+  return out;
+}
+
+}  // namespace sige
+
+SIGE_LIBRARY(m) { m.impl("block_attention", TORCH_BOX(&sige::block_attention)); }

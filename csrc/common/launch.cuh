@@ -1,0 +1,98 @@
+// Launching a kernel, the same way everywhere: nothing to do -> return; a grid within the limits; the
+// caller's stream; a check that names the kernel. The device is the caller's business (the binding sets it).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "common/packed128.cuh"
+#include "common/types.h"
+
+// tests/shim defines its own: shared memory there is an ordinary allocation.
+#ifndef SIGE_DYNAMIC_SHARED
+#define SIGE_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
+#endif
+
+// Kernels step through their work by gridDim.x, so a bound on the grid costs nothing and no count overflows
+// it. Tests lower it to see the steps.
+#ifndef SIGE_MAX_BLOCKS
+#define SIGE_MAX_BLOCKS (1 << 20)
+#endif
+
+namespace sige::cuda {
+
+constexpr int64_t kMaxBlocks = SIGE_MAX_BLOCKS;
+constexpr size_t kDefaultSharedBytes = 48 * 1024;  // more than this a kernel has to ask for
+
+struct LaunchShape {
+  int64_t blocks;  // work items along x; a kernel steps by gridDim.x where there are more than kMaxBlocks
+  dim3 threads;    // per block
+  int64_t columns = 1;      // gridDim.y, at most 65535
+  size_t shared_bytes = 0;  // dynamic shared memory
+};
+
+// "9.0": what a build lists to have code for the current device.
+inline std::string device_capability() {
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+    return "<its compute capability>";
+  }
+  return std::to_string(major) + "." + std::to_string(minor);
+}
+
+inline void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // an error that does not break the context must not fail the next launch as well
+  std::string message = std::string("sige: ") + what + ": " + cudaGetErrorString(status);
+  if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) {
+    message +=
+        ". This SIGE build has no code for this GPU: rebuild with SIGE_CUDA_ARCHS=" + device_capability();
+  }
+  throw std::runtime_error(message);
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, void* stream,
+            Arguments... arguments) {
+  if (shape.blocks <= 0 || shape.columns <= 0) return;
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shape.shared_bytes)),
+          name);
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim =
+      dim3(static_cast<unsigned>(std::min(shape.blocks, kMaxBlocks)), static_cast<unsigned>(shape.columns));
+  config.blockDim = shape.threads;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
+}
+
+template <typename T>
+struct TypeTag {
+  using type = T;
+};
+
+// Calls `body(TypeTag<T>{})` with the storage type of `dtype`.
+template <typename Body>
+void dispatch_dtype(DType dtype, Body body) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return body(TypeTag<float>{});
+    case DType::kFloat16:
+      return body(TypeTag<__half>{});
+    case DType::kBFloat16:
+      return body(TypeTag<__nv_bfloat16>{});
+  }
+  throw std::runtime_error("sige: unknown storage type " + std::to_string(static_cast<int>(dtype)));
+}
+
+}  // namespace sige::cuda

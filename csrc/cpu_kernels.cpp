@@ -1,0 +1,58 @@
+// The CPU launchers: each calls the variant of its kernel that this machine runs best.
+#include "block_attention.h"
+#include "common/cpu_variant.h"
+#include "fill_rows.h"
+#include "gather.h"
+#include "group_stats.h"
+#include "scatter.h"
+
+#define SIGE_DECLARE_KERNELS                        \
+  void gather(const GatherParams& params);          \
+  void scatter(const ScatterParams& params);        \
+  void fill_rows(const FillRowsParams& params);     \
+  void group_stats(const GroupStatsParams& params); \
+  void block_attention(const BlockAttentionParams& params);
+
+namespace sige {
+
+namespace portable {
+SIGE_DECLARE_KERNELS
+}
+#if defined(__x86_64__) && !defined(SIGE_ONE_CPU_VARIANT)
+namespace avx2 {
+SIGE_DECLARE_KERNELS
+}
+namespace avx512 {
+SIGE_DECLARE_KERNELS
+}
+#endif
+
+namespace cpu {
+
+static CpuVariant variant() {
+  static const CpuVariant chosen = choose_cpu_variant();
+  return chosen;
+}
+
+#if defined(__x86_64__) && !defined(SIGE_ONE_CPU_VARIANT)
+#define SIGE_CALL_VARIANT(kernel, params) \
+  switch (variant()) {                    \
+    case CpuVariant::kAvx512:             \
+      return avx512::kernel(params);      \
+    case CpuVariant::kAvx2:               \
+      return avx2::kernel(params);        \
+    case CpuVariant::kPortable:           \
+      return portable::kernel(params);    \
+  }
+#else
+#define SIGE_CALL_VARIANT(kernel, params) return portable::kernel(params)
+#endif
+
+void gather(const GatherParams& params) { SIGE_CALL_VARIANT(gather, params); }
+void scatter(const ScatterParams& params) { SIGE_CALL_VARIANT(scatter, params); }
+void fill_rows(const FillRowsParams& params) { SIGE_CALL_VARIANT(fill_rows, params); }
+void group_stats(const GroupStatsParams& params) { SIGE_CALL_VARIANT(group_stats, params); }
+void block_attention(const BlockAttentionParams& params) { SIGE_CALL_VARIANT(block_attention, params); }
+
+}  // namespace cpu
+}  // namespace sige

@@ -1,0 +1,25 @@
+// fill_rows: what a matrix product is added to. Not an op of its own: sparse_conv2d starts each chunk with
+// it.
+#pragma once
+
+#include "common/types.h"
+
+namespace sige {
+
+struct FillRowsParams {
+  const void* bias;      // [C] or null
+  const void* residual;  // [R, C] or null
+  void* out;             // [R, C]: bias + residual
+  int64_t rows;          // R
+  int64_t channels;      // C
+  DType dtype;           // of bias, residual and out
+};
+
+namespace cpu {
+void fill_rows(const FillRowsParams& params);
+}
+namespace cuda {
+void fill_rows(const FillRowsParams& params, void* stream);
+}
+
+}  // namespace sige

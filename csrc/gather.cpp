@@ -1,0 +1,47 @@
+// gather on the CPU: one (row, tap) after another, vectorised along C.
+#include "gather.h"
+
+#include "common/simd.h"
+
+namespace sige::SIGE_CPU_VARIANT {
+
+template <typename T>
+static void transform_row(const GatherParams& params, int64_t b, const T* source,  // [C]
+                          T* target) {                                             // [C]
+  const int64_t channels = params.source.channels;
+  const float* scale = params.scale ? params.scale + b * channels : nullptr;  // [C]
+  const float* shift = params.shift ? params.shift + b * channels : nullptr;  // [C]
+  for (int64_t c = 0; c < channels; c += kLanes) {
+    const int64_t count = channels - c;
+    Vec value = load(source + c, count);
+    if (scale) value = value * load(scale + c, count) + load(shift + c, count);
+    if (params.activation == Activation::kSiLU) value = silu(value);
+    store(target + c, value, count);
+  }
+}
+
+template <typename T>
+static void gather_rows(const GatherParams& params) {
+  const int64_t channels = params.source.channels;
+  const int64_t items = params.row_count * params.taps;
+  const bool copies = !params.scale && params.activation == Activation::kNone;
+#pragma omp parallel for schedule(static) if (items * channels > 1 << 14)
+  for (int64_t i = 0; i < items; ++i) {
+    const GatherItem item = gather_item(params, i);
+    const T* source = params.source.row<T>(item.batch, gather_entry(params, item.index_slot));
+    T* target = static_cast<T*>(params.out) + i * channels;
+    if (!source) {
+      memset(target, 0, channels * sizeof(T));
+    } else if (copies) {
+      memcpy(target, source, channels * sizeof(T));
+    } else {
+      transform_row(params, item.batch, source, target);
+    }
+  }
+}
+
+void gather(const GatherParams& params) {
+  dispatch(params.dtype, [&](auto tag) { gather_rows<decltype(tag)>(params); });
+}
+
+}  // namespace sige::SIGE_CPU_VARIANT

@@ -1,0 +1,47 @@
+// gather: packed rows + recorded rows + gather map -> the matrix that a convolution multiplies (im2col,
+// sparse).
+#pragma once
+
+#include "common/row_source.h"
+
+namespace sige {
+
+struct GatherParams {
+  RowSource source;      // packed [B, N, C], recorded [B, M, C]
+  const int32_t* index;  // [N_out, T]
+  const float* scale;    // [B, C] or null
+  const float* shift;    // [B, C] or null; null exactly when scale is
+  void* out;  // [row_count, T * C]: rows first_row .. first_row + row_count of the flattened [B * N_out]
+  int64_t out_rows;  // N_out
+  int64_t taps;      // T
+  int64_t first_row;
+  int64_t row_count;
+  DType dtype;            // of packed, recorded and out
+  Activation activation;  // applied after scale and shift; zero rows stay zero
+};
+
+// One (output row, tap) pair of the flattened [row_count * T] work list.
+struct GatherItem {
+  int64_t batch;       // b
+  int64_t index_slot;  // into index [N_out, T]
+};
+
+SIGE_HOST_DEVICE inline GatherItem gather_item(const GatherParams& params, int64_t item) {
+  const int64_t row = params.first_row + item / params.taps;
+  const int64_t tap = item % params.taps;
+  return {row / params.out_rows, (row % params.out_rows) * params.taps + tap};
+}
+
+// The gather-map entry at `slot`.
+SIGE_HOST_DEVICE inline int32_t gather_entry(const GatherParams& params, int64_t slot) {
+  return params.index ? params.index[slot] : static_cast<int32_t>(slot);
+}
+
+namespace cpu {
+void gather(const GatherParams& params);
+}
+namespace cuda {
+void gather(const GatherParams& params, void* stream);
+}
+
+}  // namespace sige

@@ -1,0 +1,66 @@
+// sige::group_stats and sige::update_group_stats: checks, allocation, launch.
+#include "common/op.h"
+#include "group_stats.h"
+
+namespace sige {
+
+static Tensor run_stats(GroupStatsParams params, const Tensor& rows) {  // [B, N, C]
+  const int64_t blocks = ceil_div(params.row_count, kStatsRows);
+  const Tensor out = torch::stable::new_empty(rows, {params.batch, params.groups, 2}, ScalarType::Double);
+  const Tensor partial =
+      torch::stable::new_empty(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
+  params.out = out.mutable_data_ptr<double>();
+  params.partial = partial.mutable_data_ptr<double>();
+  Launch(rows).run(device::group_stats, params);
+  return out;
+}
+
+static GroupStatsParams row_params(const char* op, const char* name, const Tensor& rows, int64_t groups) {
+  check_tensor({op, name, rows}, rows, rows.scalar_type(), "[B, N, C]", {-1, -1, -1});
+  check_device({op, name, rows});
+  if (groups < 1 || rows.size(2) % groups != 0) {
+    fail(op, ": groups is ", groups, ", expected a divisor of the ", rows.size(2), " channels of ", name);
+  }
+  GroupStatsParams params{};
+  params.rows = rows.const_data_ptr();
+  params.batch = rows.size(0);
+  params.row_count = rows.size(1);
+  params.channels = rows.size(2);
+  params.groups = groups;
+  params.dtype = storage_dtype({op, name, rows});
+  return params;
+}
+
+Tensor group_stats(const Tensor& rows,  // [B, N, C]
+                   int64_t groups) {
+  return run_stats(row_params("group_stats", "rows", rows, groups), rows);
+}
+
+Tensor update_group_stats(const Tensor& stats,          // fp64 [B, G, 2]
+                          const Tensor& recorded,       // [B, M, C]
+                          const OptionalTensor& index,  // int32 [N]: the recorded rows that packed replaces
+                          const Tensor& packed) {       // [B, N, C]
+  const char* op = "update_group_stats";
+  check_shape({op, "stats", stats}, "[B, G, 2]", {-1, -1, 2});
+  GroupStatsParams params = row_params(op, "packed", packed, stats.size(1));
+  check_tensor({op, "stats", stats}, packed, ScalarType::Double, "[B, G, 2]",
+               {params.batch, params.groups, 2});
+  check_tensor({op, "recorded", recorded}, packed, packed.scalar_type(), "[B, M, C]",
+               {params.batch, index ? -1 : params.row_count, params.channels});
+  if (index) {
+    check_tensor({op, "index", *index}, packed, ScalarType::Int, "[N]", {params.row_count});
+    check_index({op, "index", *index}, Launch(packed), 0, recorded.size(1));
+    params.old_index = index->const_data_ptr<int32_t>();
+  }
+  params.old_rows = recorded.const_data_ptr();
+  params.old_row_count = recorded.size(1);
+  params.base = stats.const_data_ptr<double>();
+  return run_stats(params, packed);
+}
+
+}  // namespace sige
+
+SIGE_LIBRARY(m) {
+  m.impl("group_stats", TORCH_BOX(&sige::group_stats));
+  m.impl("update_group_stats", TORCH_BOX(&sige::update_group_stats));
+}

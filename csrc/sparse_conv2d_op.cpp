@@ -1,0 +1,139 @@
+// sige::sparse_conv2d: gather and matrix product, one chunk of rows after another.
+//
+// The gathered matrix [B * N_out, T * C] is T times as large as the rows it copies. Only one chunk of it
+// exists at a time, in one buffer that is used again and stays in cache; the product is the platform's (MKL,
+// oneDNN, cuBLAS).
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+#if defined(SIGE_CUDA)
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+#endif
+
+#include <algorithm>
+
+#include "common/gather_arguments.h"
+#include "fill_rows.h"
+
+namespace sige {
+
+#if defined(SIGE_CUDA)
+static constexpr int64_t kChunkBytes = int64_t{64} << 20;
+static constexpr auto addmm_out = aoti_torch_cuda_addmm_out;
+#else
+static constexpr int64_t kChunkBytes = int64_t{8} << 20;
+static constexpr auto addmm_out = aoti_torch_cpu_addmm_out;
+#endif
+
+struct ConvArguments {
+  Tensor packed;            // [B, N, C]
+  Tensor weight;            // [C_out, T * C]
+  OptionalTensor bias;      // [C_out]
+  OptionalTensor residual;  // [B, N_out, C_out]
+};
+
+static void check_product(const ConvArguments& a, const GatherParams& params) {
+  const char* op = "sparse_conv2d";
+  const ScalarType dtype = a.packed.scalar_type();
+  check_tensor({op, "weight", a.weight}, a.packed, dtype, "[C_out, T * C]",
+               {-1, params.taps * params.source.channels});
+  const int64_t out_channels = a.weight.size(0);
+  if (a.bias) check_tensor({op, "bias", *a.bias}, a.packed, dtype, "[C_out]", {out_channels});
+  if (a.residual) {
+    check_tensor({op, "residual", *a.residual}, a.packed, dtype, "[B, N_out, C_out]",
+                 {a.packed.size(0), params.out_rows, out_channels});
+  }
+}
+
+// Rows of equal chunks that fit the buffer; `wanted` > 0 overrides.
+static int64_t chunk_rows(const GatherParams& params, int64_t element_size, int64_t wanted) {
+  const int64_t rows = params.row_count;
+  const int64_t row_bytes = params.taps * params.source.channels * element_size;
+  const int64_t limit =
+      wanted > 0 ? wanted : std::max<int64_t>(kChunkBytes / std::max<int64_t>(row_bytes, 1), 64);
+  return ceil_div(rows, std::max<int64_t>(ceil_div(rows, limit), 1));
+}
+
+// Applies scale, shift and activation to each row once, instead of once for every tap that reads it, and
+// points `params` at the result. The returned tensor keeps that memory alive.
+static OptionalTensor activate_rows(const Launch& launch, const Tensor& packed, GatherParams& params) {
+  const bool transforms = params.scale || params.activation != Activation::kNone;
+  const int64_t rows = params.source.packed_rows + params.source.recorded_rows;
+  if (!transforms || rows >= params.out_rows * params.taps) return std::nullopt;
+  const Tensor activated = torch::stable::new_empty(packed, {packed.size(0), rows, params.source.channels});
+  GatherParams all = params;
+  all.index = nullptr;
+  all.taps = 1;
+  all.out_rows = rows;
+  all.row_count = packed.size(0) * rows;
+  all.out = activated.mutable_data_ptr();
+  launch.run(device::gather, all);
+  params.source = {all.out, nullptr, rows, 0, params.source.channels};
+  params.scale = params.shift = nullptr;
+  params.activation = Activation::kNone;
+  return activated;
+}
+
+static void fill_chunk(const Launch& launch, const ConvArguments& a, const GatherParams& params, void* out) {
+  const int64_t channels = a.weight.size(0);
+  const int64_t offset = params.first_row * channels * static_cast<int64_t>(a.packed.element_size());
+  FillRowsParams fill{};
+  fill.bias = a.bias ? a.bias->const_data_ptr() : nullptr;
+  fill.residual = a.residual ? static_cast<const char*>(a.residual->const_data_ptr()) + offset : nullptr;
+  fill.out = static_cast<char*>(out) + offset;
+  fill.rows = params.row_count;
+  fill.channels = channels;
+  fill.dtype = params.dtype;
+  launch.run(device::fill_rows, fill);
+}
+
+static void multiply_chunks(const Launch& launch, const ConvArguments& a, GatherParams params,
+                            int64_t rows_per_chunk,
+                            Tensor& out) {  // [B * N_out, C_out]
+  const int64_t rows = params.row_count;
+  Tensor weight = a.weight;
+  const Tensor weight_t = torch::stable::transpose(weight, 0, 1);  // [T * C, C_out]
+  Tensor buffer = torch::stable::new_empty(a.packed, {rows_per_chunk, weight.size(1)});
+  params.out = buffer.mutable_data_ptr();
+  const double beta = a.bias || a.residual ? 1.0 : 0.0;
+  for (int64_t first = 0; first < rows; first += rows_per_chunk) {
+    params.first_row = first;
+    params.row_count = std::min(rows_per_chunk, rows - first);
+    if (beta != 0.0) fill_chunk(launch, a, params, out.mutable_data_ptr());
+    launch.run(device::gather, params);
+    const Tensor gathered = torch::stable::narrow(buffer, 0, 0, params.row_count);
+    const Tensor target = torch::stable::narrow(out, 0, first, params.row_count);
+    TORCH_ERROR_CODE_CHECK(addmm_out(target.get(), target.get(), gathered.get(), weight_t.get(), beta, 1.0));
+  }
+}
+
+Tensor sparse_conv2d(const Tensor& packed,         // [B, N, C]
+                     const Tensor& recorded,       // [B, M, C]
+                     const Tensor& index,          // int32 [N_out, T]
+                     const Tensor& weight,         // [C_out, T * C]
+                     const OptionalTensor& bias,   // [C_out]
+                     const OptionalTensor& scale,  // fp32 [B, C]
+                     const OptionalTensor& shift,  // fp32 [B, C]
+                     int64_t activation,
+                     const OptionalTensor& residual,  // [B, N_out, C_out]
+                     int64_t rows_per_chunk) {
+  const Launch launch(packed);
+  GatherParams params =
+      gather_params("sparse_conv2d", launch, packed, recorded, index, scale, shift, activation);
+  const ConvArguments arguments{packed, weight, bias, residual};
+  if (rows_per_chunk < 0) {
+    fail("sparse_conv2d: chunk_rows is ", rows_per_chunk,
+         ", expected 0 (automatic) or a positive number of rows");
+  }
+  check_product(arguments, params);
+  const int64_t batch = packed.size(0);
+  Tensor out = torch::stable::new_empty(packed, {batch * params.out_rows, weight.size(0)});
+  if (out.numel() > 0) {
+    const OptionalTensor activated = activate_rows(launch, packed, params);
+    const auto element_size = static_cast<int64_t>(packed.element_size());
+    multiply_chunks(launch, arguments, params, chunk_rows(params, element_size, rows_per_chunk), out);
+  }
+  return torch::stable::view(out, {batch, params.out_rows, weight.size(0)});
+}
+
+}  // namespace sige
+
+SIGE_LIBRARY(m) { m.impl("sparse_conv2d", TORCH_BOX(&sige::sparse_conv2d)); }

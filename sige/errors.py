@@ -1,0 +1,19 @@
+"""The errors a user of the engine can meet: each message names what, got, expected and what to do."""
+
+__all__ = ["GeometryError", "OpError", "RegionError", "SigeError"]
+
+
+class SigeError(Exception):
+    """Base of every error that the engine raises on purpose."""
+
+
+class RegionError(SigeError, ValueError):
+    """A mask, an image pair or a level size that no region can be made from."""
+
+
+class GeometryError(SigeError, ValueError):
+    """A layer geometry that does not exist, or does not fit its input."""
+
+
+class OpError(SigeError, RuntimeError):
+    """An op called with arguments that it cannot take; the native ops raise a plain RuntimeError with the same text."""

@@ -1,0 +1,26 @@
+"""The ops of the namespace `sige`: one file each, with public function, fake, reference, registration."""
+
+from sige.ops import registry
+from sige.ops.activation import Activation
+from sige.ops.block_attention import ATTENTION_BLOCK, block_attention
+from sige.ops.gather import gather
+from sige.ops.group_stats import group_stats, update_group_stats
+from sige.ops.native import Backend, backends
+from sige.ops.scatter import scatter
+from sige.ops.sparse_conv2d import flatten_weight, sparse_conv2d
+
+registry.activate()
+
+__all__ = [
+    "ATTENTION_BLOCK",
+    "Activation",
+    "Backend",
+    "backends",
+    "block_attention",
+    "flatten_weight",
+    "gather",
+    "group_stats",
+    "scatter",
+    "sparse_conv2d",
+    "update_group_stats",
+]

@@ -1,0 +1,66 @@
+"""Argument checks of the ops in Python, with the messages of `csrc/common/op.h`.
+
+The native ops check for themselves; these run for the reference and for fakes (`torch.compile`, the meta device).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sige.errors import OpError
+
+__all__ = ["check_index", "check_storage_dtype", "check_tensor"]
+
+STORAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _shape(sizes: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("any" if size is None else str(int(size)) for size in sizes) + "]"
+
+
+def check_tensor(
+    op: str,
+    name: str,
+    tensor: Tensor,
+    like: Tensor,
+    dtype: torch.dtype,
+    letters: str,
+    shape: tuple[int | None, ...],
+    contiguous: bool = True,
+) -> None:
+    """Shape (None takes any size), dtype, device of `like`, contiguity: the first that is wrong raises."""
+    right = tensor.dim() == len(shape)
+    right = right and all(want is None or got == want for got, want in zip(tensor.shape, shape, strict=True))
+    if not right:
+        raise OpError(f"{op}: {name} has shape {_shape(tensor.shape)}, expected {letters} = {_shape(shape)}")
+    if tensor.dtype != dtype:
+        raise OpError(f"{op}: {name} has dtype {_name(tensor.dtype)}, expected {_name(dtype)}")
+    if tensor.device != like.device:
+        raise OpError(f"{op}: {name} is on {tensor.device}, expected {like.device} like the other tensors")
+    if contiguous and not tensor.is_contiguous():
+        raise OpError(
+            f"{op}: {name} has strides {_shape(tensor.stride())} for shape {_shape(tensor.shape)}, "
+            "expected a contiguous tensor (call .contiguous())"
+        )
+
+
+def check_storage_dtype(op: str, name: str, tensor: Tensor) -> None:
+    """Only dtypes that the kernels read: float32, float16, bfloat16."""
+    if tensor.dtype not in STORAGE_DTYPES:
+        raise OpError(f"{op}: {name} has dtype {_name(tensor.dtype)}, expected float32, float16 or bfloat16")
+
+
+def check_index(op: str, name: str, index: Tensor, low: int, high: int) -> None:
+    """Every entry in [low, high). Reads the values: not for fakes."""
+    invalid = ((index < low) | (index >= high)).flatten()
+    if invalid.any():
+        slot = int(invalid.to(torch.uint8).argmax())
+        raise OpError(
+            f"{op}: {name} has an entry out of range at flat position {slot}, "
+            f"expected every entry in [{low}, {high})"
+        )

@@ -1,0 +1,70 @@
+"""Finds and loads the native libraries, and says per device which implementation runs.
+
+`SIGE_BACKEND=native` (default) uses what was built and falls back to the reference; `SIGE_BACKEND=reference` uses the
+reference everywhere. Nothing here fails for want of a library or a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sige.errors import SigeError
+
+__all__ = ["Backend", "backends", "load"]
+
+LIBRARIES = Path(__file__).resolve().parent.parent / "lib"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What runs the ops on one device: the native library, or the reference and why."""
+
+    device: str  # the dispatch key: CPU or CUDA
+    native: bool
+    reason: str  # why the reference runs and what to do; empty for native
+
+
+_loaded: dict[str, Backend] = {}
+
+
+def backends() -> tuple[Backend, ...]:
+    """The backends in use, one per device."""
+    return tuple(_loaded.values())
+
+
+def load() -> tuple[Backend, ...]:
+    """Loads what there is to load. The op schemas must be defined before."""
+    for device in ("CPU", "CUDA"):
+        if device not in _loaded:
+            _loaded[device] = _load_device(device)
+    return backends()
+
+
+def _wants_native() -> bool:
+    wanted = os.environ.get("SIGE_BACKEND", "") or "native"
+    if wanted not in ("native", "reference"):
+        raise SigeError(f"SIGE_BACKEND is {wanted!r}, expected native or reference")
+    return wanted == "native"
+
+
+def _load_device(device: str) -> Backend:
+    if not _wants_native():
+        return Backend(device, False, "SIGE_BACKEND=reference asks for it")
+    if device == "CUDA" and torch.version.cuda is None:
+        return Backend(device, False, "this torch has no CUDA: install a CUDA build of torch to use a GPU")
+    library = LIBRARIES / f"libsige_{device.lower()}.so"
+    if not library.is_file():
+        return Backend(device, False, f"{library.name} was not built: reinstall sige {_hint(device)}")
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        return Backend(device, False, f"{library.name} does not load with torch {torch.__version__} ({error}): reinstall sige")
+    return Backend(device, True, "")
+
+
+def _hint(device: str) -> str:
+    return "with a C++ compiler (pip install -v .)" if device == "CPU" else "with SIGE_CUDA=1 where there is an nvcc"
