@@ -16,4 +16,4 @@ class GeometryError(SigeError, ValueError):
 
 
 class OpError(SigeError, RuntimeError):
-    """An op called with arguments that it cannot take; the native ops raise a plain RuntimeError with the same text."""
+    """An op called with arguments that it cannot take (the native ops say the same as a plain RuntimeError)."""

@@ -52,7 +52,9 @@ def _update_group_stats_fake(stats: Tensor, recorded: Tensor, index: Tensor | No
     batch, rows, channels = packed.shape
     check_tensor(op, "stats", stats, packed, torch.float64, "[B, G, 2]", (batch, stats.shape[1], 2))
     recorded_rows = rows if index is None else None
-    check_tensor(op, "recorded", recorded, packed, packed.dtype, "[B, M, C]", (batch, recorded_rows, channels))
+    check_tensor(
+        op, "recorded", recorded, packed, packed.dtype, "[B, M, C]", (batch, recorded_rows, channels)
+    )
     if index is not None:
         check_tensor(op, "index", index, packed, torch.int32, "[N]", (rows,))
     return torch.empty_like(stats)

@@ -62,9 +62,17 @@ def _load_device(device: str) -> Backend:
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
-        return Backend(device, False, f"{library.name} does not load with torch {torch.__version__} ({error}): reinstall sige")
+        return Backend(
+            device,
+            False,
+            f"{library.name} does not load with torch {torch.__version__} ({error}): reinstall sige",
+        )
     return Backend(device, True, "")
 
 
 def _hint(device: str) -> str:
-    return "with a C++ compiler (pip install -v .)" if device == "CPU" else "with SIGE_CUDA=1 where there is an nvcc"
+    return (
+        "with a C++ compiler (pip install -v .)"
+        if device == "CPU"
+        else "with SIGE_CUDA=1 where there is an nvcc"
+    )

@@ -1,0 +1,172 @@
+"""Time from a mask to every gather map that the SDXL UNet and VAE need.
+
+    python -m benchmarks.geometry [--size 1024] [--runs 7] [--levels] [--json OUT]
+
+Each run starts from a fresh Region, whose levels and maps nobody has asked for yet; a figure is a median.
+"""
+
+import argparse
+import gc
+import json
+import math
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from sige.gather_map import GatherMap, Geometry, gather_map
+from sige.region import BoolArray, Region
+
+BUDGET_MS = 50  # for the masks of about 10 %
+
+Layer = tuple[str, Geometry, int]  # name, geometry, 1/n of the image that its input is
+
+
+def sdxl_layers() -> list[Layer]:
+    """The distinct layer geometries of UNet (image / 8, / 16, / 32) and VAE (image / 1 to / 8)."""
+    conv1x1, conv3x3 = Geometry.conv1x1(), Geometry.conv3x3()
+    layers: list[Layer] = []
+    for step in (8, 16, 32):
+        layers += [("unet conv1x1", conv1x1, step), ("unet conv3x3", conv3x3, step)]
+    layers += [("unet down", Geometry.downsample(), step) for step in (8, 16)]
+    layers += [("unet up", Geometry.upsample_conv3x3(), step) for step in (32, 16)]
+    # Encoder and decoder meet the same 3x3 and 1x1 maps, and share them at image / 8 with the UNet.
+    for step in (4, 2, 1):
+        layers += [("vae conv1x1", conv1x1, step), ("vae conv3x3", conv3x3, step)]
+    layers += [("decoder up", Geometry.upsample_conv3x3(), step) for step in (8, 4, 2)]
+    layers += [("encoder down", Geometry.downsample_asymmetric(), step) for step in (1, 2, 4)]
+    return layers
+
+
+def rectangle(size: int) -> BoolArray:  # [size, size], 10.3 %
+    mask = np.zeros((size, size), dtype=bool)
+    mask[round(0.29 * size) : round(0.64 * size), round(0.293 * size) : round(0.587 * size)] = True
+    return mask
+
+
+def disc(size: int) -> BoolArray:  # [size, size], 11.6 %
+    y, x = np.ogrid[:size, :size]
+    radius = math.sqrt(0.116 / math.pi) * size
+    return np.asarray((y - 0.45 * size) ** 2 + (x - 0.55 * size) ** 2 < radius**2)
+
+
+def strokes(size: int) -> BoolArray:  # [size, size], lines one to three pixels thin from edge to edge
+    mask = np.zeros((size, size), dtype=bool)
+    diagonal = np.arange(size)
+    for thickness in range(3):
+        mask[diagonal, np.minimum(diagonal // 2 + size // 4 + thickness, size - 1)] = True
+        mask[size // 3, :] = mask[:, size // 5] = True
+    wave = size // 2 + size // 6 * np.sin(diagonal / size * 4 * math.pi)
+    mask[wave.astype(int), diagonal] = True
+    return mask
+
+
+def full(size: int) -> BoolArray:  # [size, size]
+    return np.ones((size, size), dtype=bool)
+
+
+MASKS: dict[str, Callable[[int], BoolArray]] = {
+    "rectangle": rectangle,
+    "disc": disc,
+    "strokes": strokes,
+    "full": full,
+}
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    """Milliseconds that the action took, and what it returned."""
+    start = perf_counter()
+    result = action()
+    return (perf_counter() - start) * 1e3, result
+
+
+def measure(mask: BoolArray, runs: int) -> dict[str, Any]:
+    """Medians over fresh regions: the region alone, each layer's map, and the total."""
+    size = len(mask)
+    layers = [(name, geometry, -(-size // step)) for name, geometry, step in sdxl_layers()]
+    regions: list[float] = []
+    totals: list[float] = []
+    per_layer: list[list[float]] = [[] for _ in layers]
+    maps: list[GatherMap] = []
+    for _ in range(runs + 1):
+        gc.collect()
+        spent, region = timed(partial(Region.from_mask, mask))
+        regions.append(spent)
+        totals.append(spent)
+        maps = []
+        for times, (_, geometry, side) in zip(per_layer, layers, strict=True):
+            spent, found = timed(partial(gather_map, region, geometry, side, side))
+            maps.append(found)
+            times.append(spent)
+            totals[-1] += spent
+    return {
+        "pixels": float(mask.mean()),
+        "latent": region.ratio(-(-size // 8), -(-size // 8)),
+        "region_ms": median(regions[1:]),  # the first run warms the allocator up
+        "total_ms": median(totals[1:]),
+        "spread_ms": [min(totals[1:]), max(totals[1:])],
+        "mbytes": sum(found.index.nbytes + found.halo.nbytes for found in maps) / 2**20,
+        "levels": [
+            {"layer": name, "input": side, "rows": len(found.index), "ms": median(times[1:])}
+            for (name, _, side), found, times in zip(layers, maps, per_layer, strict=True)
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024, help="side of the image in pixels")
+    parser.add_argument("--runs", type=int, default=7, help="runs per mask, after one to warm up")
+    parser.add_argument("--levels", action="store_true", help="show each layer's map too")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write figures and settings to OUT")
+    options = parser.parse_args()
+    if min(options.runs, options.size) < 1:
+        parser.error("--runs and --size must be at least 1")
+
+    machine = {
+        "machine": cpu_name(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(
+        f"{options.size} x {options.size} image, dilation 1, {len(sdxl_layers())} maps, {options.runs} runs"
+    )
+    print(
+        f"\n{'mask':<12}{'pixels':>8}{'latent':>8}{'region ms':>11}{'total ms':>10}{'min..max':>16}{'MiB':>8}"
+    )
+    results = {}
+    for name, draw in MASKS.items():
+        result = results[name] = measure(draw(options.size), options.runs)
+        low, high = result["spread_ms"]
+        print(
+            f"{name:<12}{result['pixels']:>8.1%}{result['latent']:>8.1%}{result['region_ms']:>11.2f}"
+            f"{result['total_ms']:>10.1f}{f'{low:.1f}..{high:.1f}':>16}{result['mbytes']:>8.1f}"
+        )
+        if options.levels:
+            for level in result["levels"]:
+                layer = f"    {level['layer']:<14}{level['input']:>6}"
+                print(f"{layer}{level['rows']:>10} rows{level['ms']:>8.2f} ms")
+    print(f"\nBudget: {BUDGET_MS} ms in total for the masks of about 10 %.")
+    if options.json:
+        settings = {"size": options.size, "runs": options.runs, "dilation": 1, "budget_ms": BUDGET_MS}
+        options.json.write_text(json.dumps({**machine, **settings, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

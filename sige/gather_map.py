@@ -1,0 +1,238 @@
+"""Gather maps: the geometry of a layer and a region, turned into the row that each output and tap reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from sige.errors import GeometryError
+from sige.region import BoolArray, Int32Array, Region, cover, read_only
+
+__all__ = ["GatherMap", "Geometry", "gather_map", "row_map"]
+
+_T = TypeVar("_T")
+
+_MAX_ROWS = np.iinfo(np.int32).max
+_BLOCK = 32768  # outputs mapped at a time, so that the addresses of a block stay in L2
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a convolution reads: kernel, stride, zero padding and nearest upsampling of its input.
+
+    >>> Geometry.downsample().output_size(128, 64)
+    (64, 32)
+    """
+
+    kernel: tuple[int, int] = (3, 3)  # height, width
+    stride: int = 1
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    upsample: int = 1  # nearest, before the padding
+
+    def __post_init__(self) -> None:
+        _check_ints("kernel", self.kernel, length=2, minimum=1)
+        _check_ints("stride", (self.stride,), length=1, minimum=1)
+        _check_ints("padding", self.padding, length=4, minimum=0)
+        _check_ints("upsample", (self.upsample,), length=1, minimum=1)
+
+    @classmethod
+    def conv1x1(cls) -> Geometry:
+        """A 1x1 convolution, or any layer that works on rows."""
+        return cls(kernel=(1, 1))
+
+    @classmethod
+    def conv3x3(cls) -> Geometry:
+        """A 3x3 convolution that keeps the size."""
+        return cls(padding=(1, 1, 1, 1))
+
+    @classmethod
+    def downsample(cls) -> Geometry:
+        """A 3x3 convolution of stride 2, padded all round: the downsampler of a UNet."""
+        return cls(stride=2, padding=(1, 1, 1, 1))
+
+    @classmethod
+    def downsample_asymmetric(cls) -> Geometry:
+        """A 3x3 convolution of stride 2, padded at the bottom and right only: that of a VAE encoder."""
+        return cls(stride=2, padding=(0, 0, 1, 1))
+
+    @classmethod
+    def upsample_conv3x3(cls) -> Geometry:
+        """Nearest upsampling by 2, then a 3x3 convolution: the upsampler of UNet and VAE decoder."""
+        return cls(padding=(1, 1, 1, 1), upsample=2)
+
+    @property
+    def taps(self) -> int:
+        """Rows that one output reads, padding included."""
+        return self.kernel[0] * self.kernel[1]
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the upsampled and padded input."""
+        top, left, bottom, right = self.padding
+        return height * self.upsample + top + bottom, width * self.upsample + left + right
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the output for an input of height x width, counted before upsampling."""
+        padded = self.padded_size(height, width)
+        if min(height, width) < 1 or padded[0] < self.kernel[0] or padded[1] < self.kernel[1]:
+            raise GeometryError(
+                f"input: got {height} x {width}, expected the padded {padded[0]} x {padded[1]} to hold "
+                f"a kernel of {self.kernel[0]} x {self.kernel[1]}; use a larger input, or more padding"
+            )
+        return (
+            (padded[0] - self.kernel[0]) // self.stride + 1,
+            (padded[1] - self.kernel[1]) // self.stride + 1,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class GatherMap:
+    """The row that every active output reads at every tap, and the halo rows which that takes.
+
+    A value v of `index` is packed row v of the input level where v < packed_rows, halo row v - packed_rows
+    above that, and -1 for zero padding. Rows are ordered as `Region.index` orders the active positions, taps
+    row by row over the kernel. All arrays are read-only.
+    """
+
+    index: Int32Array = field(repr=False)  # [N_out, T]
+    halo: Int32Array = field(repr=False)  # [M], flat input positions, ascending
+    packed_rows: int  # N
+    input_size: tuple[int, int]
+    output_size: tuple[int, int]
+
+    @cached_property
+    def index_full(self) -> Int32Array:  # [N_out, T]
+        """`index` for a caller that holds all recorded rows: v >= packed_rows is position v - packed_rows."""
+        packed = np.arange(self.packed_rows, dtype=np.int32)
+        rows = np.concatenate((packed, self.halo + np.int32(self.packed_rows), np.full(1, -1, np.int32)))
+        return read_only(rows.take(self.index, mode="wrap"))  # -1 wraps to the last entry, which is -1
+
+
+def gather_map(region: Region, geometry: Geometry, height: int, width: int) -> GatherMap:
+    """Gather map of a layer whose input, before upsampling, is height x width; built once per region.
+
+    >>> mask = np.zeros((4, 4), dtype=bool)
+    >>> mask[0, 0] = True
+    >>> corner = gather_map(Region.from_mask(mask, dilation=0), Geometry.conv3x3(), 4, 4)
+    >>> corner.halo
+    array([1, 4, 5], dtype=int32)
+    >>> corner.index
+    array([[-1, -1, -1, -1,  0,  1, -1,  2,  3]], dtype=int32)
+    >>> corner.index_full
+    array([[-1, -1, -1, -1,  0,  2, -1,  5,  6]], dtype=int32)
+    """
+    return _once(region, (geometry, height, width), partial(_build_map, region, geometry, height, width))
+
+
+def row_map(region: Region, height: int, width: int) -> Int32Array:  # [H * W], read-only
+    """Row of every position: its packed row where it is active, N + position in a full recording elsewhere.
+
+    >>> row_map(Region.from_mask([[0, 1, 0]], dilation=0), 1, 3)
+    array([1, 0, 3], dtype=int32)
+    """
+    return _once(region, (height, width), partial(_build_rows, region, height, width))
+
+
+# What a region has led to, keyed by builder arguments; it goes when the region goes, so builders' results
+# must not refer to the region.
+_built: WeakKeyDictionary[Region, dict[Hashable, object]] = WeakKeyDictionary()
+
+
+def _once(region: Region, key: Hashable, build: Callable[[], _T]) -> _T:
+    known = _built.setdefault(region, {})
+    if key not in known:
+        known.setdefault(key, build())  # two threads may both build; both return the first
+    return known[key]  # type: ignore[return-value]
+
+
+def _build_map(region: Region, geometry: Geometry, height: int, width: int) -> GatherMap:
+    output_size = geometry.output_size(height, width)
+    _check_rows(height, width)
+    packed, outputs = region.index(height, width), region.index(*output_size)
+    needed = _needed(region.active(*output_size), geometry, height, width)
+    halo = np.flatnonzero(needed & ~region.active(height, width)).astype(np.int32)
+
+    # Row of each input position that is read, and one entry more for the padding.
+    rows = np.full(height * width + 1, -1, dtype=np.int32)
+    rows[packed] = np.arange(len(packed))
+    rows[halo] = np.arange(len(packed), len(packed) + len(halo))
+
+    # Addresses are sums of a row's and a column's; in the padding one of them lies at or beyond the end, and
+    # clipping leads them to the last entry.
+    end = height * width
+    top, left, _, _ = geometry.padding
+    tap_rows = _addresses(output_size[0], geometry.kernel[0], top, geometry, height, pitch=width, end=end)
+    tap_columns = _addresses(output_size[1], geometry.kernel[1], left, geometry, width, pitch=1, end=end)
+
+    index = np.empty((len(outputs), geometry.taps), dtype=np.int32)
+    for start in range(0, len(outputs), _BLOCK):
+        block = index[start : start + _BLOCK]
+        y, x = np.divmod(outputs[start : start + _BLOCK], np.int32(output_size[1]))
+        from_columns = [addresses.take(x) for addresses in tap_columns]
+        tap = 0
+        for addresses in tap_rows:
+            from_row = addresses.take(y)
+            for from_column in from_columns:
+                block[:, tap] = rows.take(from_row + from_column, mode="clip")
+                tap += 1
+    return GatherMap(read_only(index), read_only(halo), len(packed), (height, width), output_size)
+
+
+def _build_rows(region: Region, height: int, width: int) -> Int32Array:
+    _check_rows(height, width)
+    packed = region.index(height, width)
+    rows = np.arange(len(packed), len(packed) + height * width, dtype=np.int32)
+    rows[packed] = np.arange(len(packed))
+    return read_only(rows)
+
+
+def _needed(
+    outputs: BoolArray,  # [h_out, w_out]
+    geometry: Geometry,
+    height: int,
+    width: int,
+) -> BoolArray:  # [height, width], the input positions that some output reads
+    (top, left, _, _), factor, step = geometry.padding, geometry.upsample, geometry.stride
+    padded = geometry.padded_size(height, width)
+    # A kernel is a rectangle, so what it reaches can be marked along the columns, then along the rows.
+    h_out, w_out = outputs.shape
+    columns = np.zeros((h_out, padded[1]), dtype=bool)
+    for tap in range(geometry.kernel[1]):
+        columns[:, tap : tap + step * w_out : step] |= outputs
+    reached = np.zeros(padded, dtype=bool)
+    for tap in range(geometry.kernel[0]):
+        reached[tap : tap + step * h_out : step] |= columns
+    return cover(reached[top : top + height * factor, left : left + width * factor], height, width)
+
+
+def _addresses(
+    outputs: int, kernel: int, before: int, geometry: Geometry, inputs: int, *, pitch: int, end: int
+) -> npt.NDArray[np.intp]:  # [kernel, outputs]
+    """Along one axis, what each tap of each output adds to the address of the row that it reads."""
+    upsampled = np.arange(outputs) * geometry.stride + np.arange(kernel)[:, None] - before
+    source = upsampled // geometry.upsample
+    return np.where((source >= 0) & (source < inputs), source * pitch, end)
+
+
+def _check_rows(height: int, width: int) -> None:
+    # Packed rows and a full recording are at most height * width each.
+    if 2 * height * width > _MAX_ROWS:
+        raise GeometryError(
+            f"input: got {height} x {width}, expected at most {_MAX_ROWS // 2} positions, whose row numbers "
+            "fit in int32; tile the image"
+        )
+
+
+def _check_ints(name: str, values: tuple[int, ...], *, length: int, minimum: int) -> None:
+    valid = isinstance(values, tuple) and len(values) == length
+    if not valid or not all(type(value) is int and value >= minimum for value in values):
+        got = values[0] if isinstance(values, tuple) and length == 1 else values
+        expected = "an int" if length == 1 else f"a tuple of {length} ints"
+        raise GeometryError(
+            f"{name}: got {got!r}, expected {expected} of at least {minimum}; take it from the layer"
+        )
