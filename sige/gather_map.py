@@ -233,6 +233,4 @@ def _check_ints(name: str, values: tuple[int, ...], *, length: int, minimum: int
     if not valid or not all(type(value) is int and value >= minimum for value in values):
         got = values[0] if isinstance(values, tuple) and length == 1 else values
         expected = "an int" if length == 1 else f"a tuple of {length} ints"
-        raise GeometryError(
-            f"{name}: got {got!r}, expected {expected} of at least {minimum}; take it from the layer"
-        )
+        raise GeometryError(f"{name}: got {got!r}, expected {expected} of at least {minimum}; take it from the layer")

@@ -104,9 +104,7 @@ class Region:
                 f"{before.dtype} of {before.shape}; resize or convert one of the two"
             )
         if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold < np.inf:
-            raise RegionError(
-                f"threshold: got {threshold!r}, expected a number from 0 to 1; take 0 for any change"
-            )
+            raise RegionError(f"threshold: got {threshold!r}, expected a number from 0 to 1; take 0 for any change")
         differs = _differs(before, after, float(threshold))
         return cls.from_mask(differs.any(axis=2) if differs.ndim == 3 else differs, dilation=dilation)
 

@@ -33,9 +33,7 @@ UNNAMED = {
     "padding beyond the kernel": Geometry(kernel=(2, 3), padding=(4, 0, 1, 5)),
     "upsample 3, stride 2": Geometry(kernel=(3, 2), stride=2, padding=(0, 1, 2, 0), upsample=3),
 }
-every_geometry = pytest.mark.parametrize(
-    "geometry", [*NAMED.values(), *UNNAMED.values()], ids=[*NAMED, *UNNAMED]
-)
+every_geometry = pytest.mark.parametrize("geometry", [*NAMED.values(), *UNNAMED.values()], ids=[*NAMED, *UNNAMED])
 C_IN, C_OUT = 3, 2
 
 
@@ -76,9 +74,7 @@ def check_against_dense(region: Region, geometry: Geometry, height: int, width: 
 
     packed = rows_of(new)[torch.tensor(region.index(height, width)).long()]
     halo = rows_of(old)[torch.tensor(found.halo).long()]
-    torch.testing.assert_close(
-        convolve(torch.cat((packed, halo)), found.index, weight), expected, rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(convolve(torch.cat((packed, halo)), found.index, weight), expected, rtol=1e-12, atol=0)
     full = torch.cat((packed, rows_of(old)))
     torch.testing.assert_close(convolve(full, found.index_full, weight), expected, rtol=1e-12, atol=0)
 
@@ -272,9 +268,7 @@ def test_an_input_too_small_for_the_kernel():
 
 
 def test_rows_beyond_int32():
-    with pytest.raises(
-        GeometryError, match="input: got 40000 x 40000, expected at most 1073741823 positions"
-    ):
+    with pytest.raises(GeometryError, match="input: got 40000 x 40000, expected at most 1073741823 positions"):
         gather_map(Region.empty(8, 8), Geometry.conv3x3(), 40000, 40000)
     with pytest.raises(GeometryError, match="input: got 40000 x 40000"):
         row_map(Region.empty(8, 8), 40000, 40000)

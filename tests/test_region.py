@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+import sige.preview
 import sige.region
 from sige.errors import RegionError, SigeError
 from sige.region import Region
@@ -174,9 +175,9 @@ def test_images_that_differ_in_any_channel_by_more_than_the_threshold():
     assert Region.from_images(original, edited, dilation=0).index(6, 6).tolist() == [0, 7, 14]
     assert Region.from_images(original, original).ratio(6, 6) == 0
     assert Region.from_images(original, edited, threshold=1.0).ratio(6, 6) == 0
-    assert Region.from_images(original, edited, dilation=2).ratio(6, 6) > Region.from_images(
-        original, edited
-    ).ratio(6, 6)
+    assert Region.from_images(original, edited, dilation=2).ratio(6, 6) > Region.from_images(original, edited).ratio(
+        6, 6
+    )
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
@@ -283,7 +284,7 @@ def test_preview_shows_each_level_in_its_own_panel():
     mask[100] = True
     region = Region.from_mask(mask, dilation=0)
     colours = np.asarray(region.preview()).reshape(-1, 3)
-    assert (colours == sige.region._ACTIVE).all(axis=1).any()
+    assert (colours == sige.preview._ACTIVE).all(axis=1).any()
     assert (colours == sige.region._INACTIVE).all(axis=1).any()
     one, two = region.preview([(64, 32)]), region.preview([(64, 32), (8, 4)])
     assert one.height == two.height and two.width > one.width
@@ -298,6 +299,6 @@ def test_preview_of_nothing():
     with pytest.raises(RegionError, match="levels: got none"):
         Region.full(8, 8).preview([])
 
-
-def test_examples():
+    assert doctest.testmod(sige.region).failed == 0
+    assert doctest.testmod(sige.preview).failed == 0
     assert doctest.testmod(sige.region).failed == 0

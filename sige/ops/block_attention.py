@@ -10,9 +10,7 @@ from sige.ops.registry import IndexRange, register
 
 __all__ = ["ATTENTION_BLOCK", "block_attention"]
 
-ATTENTION_BLOCK = (
-    64  # queries and keys per entry of the block mask; csrc/block_attention.h holds the same number
-)
+ATTENTION_BLOCK = 64  # queries and keys per entry of the block mask; csrc/block_attention.h holds the same number
 
 
 def block_attention(
@@ -60,9 +58,7 @@ def _block_attention_fake(
     check_tensor(op, "key", key, query, dtype, "[B, K, Hd, D]", (batch, None, heads, size))
     check_tensor(op, "value", value, query, dtype, "[B, K, Hd, D]", (batch, fresh, heads, size))
     check_tensor(op, "recorded_key", recorded_key, query, dtype, "[B, M, Hd, D]", (batch, None, heads, size))
-    check_tensor(
-        op, "recorded_value", recorded_value, query, dtype, "[B, M, Hd, D]", (batch, recorded, heads, size)
-    )
+    check_tensor(op, "recorded_value", recorded_value, query, dtype, "[B, M, Hd, D]", (batch, recorded, heads, size))
     check_tensor(op, "index", index, query, torch.int32, "[L]", (None,))
     if block_mask is not None:
         blocks = (-(-queries // ATTENTION_BLOCK), -(-index.shape[0] // ATTENTION_BLOCK))

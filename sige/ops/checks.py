@@ -61,6 +61,5 @@ def check_index(op: str, name: str, index: Tensor, low: int, high: int) -> None:
     if invalid.any():
         slot = int(invalid.to(torch.uint8).argmax())
         raise OpError(
-            f"{op}: {name} has an entry out of range at flat position {slot}, "
-            f"expected every entry in [{low}, {high})"
+            f"{op}: {name} has an entry out of range at flat position {slot}, expected every entry in [{low}, {high})"
         )

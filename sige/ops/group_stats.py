@@ -52,9 +52,7 @@ def _update_group_stats_fake(stats: Tensor, recorded: Tensor, index: Tensor | No
     batch, rows, channels = packed.shape
     check_tensor(op, "stats", stats, packed, torch.float64, "[B, G, 2]", (batch, stats.shape[1], 2))
     recorded_rows = rows if index is None else None
-    check_tensor(
-        op, "recorded", recorded, packed, packed.dtype, "[B, M, C]", (batch, recorded_rows, channels)
-    )
+    check_tensor(op, "recorded", recorded, packed, packed.dtype, "[B, M, C]", (batch, recorded_rows, channels))
     if index is not None:
         check_tensor(op, "index", index, packed, torch.int32, "[N]", (rows,))
     return torch.empty_like(stats)
@@ -82,9 +80,7 @@ def _update_group_stats_reference(
 def _check_rows(op: str, name: str, rows: Tensor, groups: int) -> None:
     check_tensor(op, name, rows, rows, rows.dtype, "[B, N, C]", (None, None, None))
     if groups < 1 or rows.shape[2] % groups != 0:
-        raise OpError(
-            f"{op}: groups is {groups}, expected a divisor of the {int(rows.shape[2])} channels of {name}"
-        )
+        raise OpError(f"{op}: groups is {groups}, expected a divisor of the {int(rows.shape[2])} channels of {name}")
     check_storage_dtype(op, name, rows)
 
 

@@ -71,8 +71,4 @@ def _load_device(device: str) -> Backend:
 
 
 def _hint(device: str) -> str:
-    return (
-        "with a C++ compiler (pip install -v .)"
-        if device == "CPU"
-        else "with SIGE_CUDA=1 where there is an nvcc"
-    )
+    return "with a C++ compiler (pip install -v .)" if device == "CPU" else "with SIGE_CUDA=1 where there is an nvcc"

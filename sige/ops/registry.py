@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sige.ops import checks, native
 
-__all__ = ["OPS", "IndexRange", "Op", "activate", "register"]
+__all__ = ["OPS", "IndexRange", "Op", "activate", "checked_reference", "register"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ def activate() -> None:
     for backend in native.load():
         if not backend.native:
             for op in OPS.values():
-                _library.impl(op.name, _checked_reference(op, backend), backend.device)
+                _library.impl(op.name, checked_reference(op, backend), backend.device)
 
 
-def _checked_reference(op: Op, backend: native.Backend) -> Callable[..., Any]:
+def checked_reference(op: Op, backend: native.Backend) -> Callable[..., Any]:
+    """The reference behind the checks that a native op makes, warning once that it is slow."""
     @functools.wraps(op.reference)
     def run(*args: Any) -> Any:
         _warn_once(backend.device, backend.reason)

@@ -63,18 +63,14 @@ def _sparse_conv2d_fake(
     op = "sparse_conv2d"
     check_gather(op, packed, recorded, index, scale, shift, activation)
     batch, _, channels = packed.shape
-    check_tensor(
-        op, "weight", weight, packed, packed.dtype, "[C_out, T * C]", (None, index.shape[1] * channels)
-    )
+    check_tensor(op, "weight", weight, packed, packed.dtype, "[C_out, T * C]", (None, index.shape[1] * channels))
     if bias is not None:
         check_tensor(op, "bias", bias, packed, packed.dtype, "[C_out]", (weight.shape[0],))
     out_shape = (batch, index.shape[0], weight.shape[0])
     if residual is not None:
         check_tensor(op, "residual", residual, packed, packed.dtype, "[B, N_out, C_out]", out_shape)
     if chunk_rows < 0:
-        raise OpError(
-            f"{op}: chunk_rows is {chunk_rows}, expected 0 (automatic) or a positive number of rows"
-        )
+        raise OpError(f"{op}: chunk_rows is {chunk_rows}, expected 0 (automatic) or a positive number of rows")
     return packed.new_empty(out_shape)
 
 

@@ -1,0 +1,150 @@
+"""One source of inputs per op, for every test of it: parity, fakes, opcheck, torch.compile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sige.ops.registry import OPS
+
+Arguments = tuple[object, ...]
+
+
+def sample_inputs(name: str, device: str, dtype: torch.dtype) -> list[Arguments]:
+    """Argument tuples in the order of the op's schema: small, odd, empty, with and without the optional ones."""
+    torch.manual_seed(len(name))
+    samples = _SAMPLES[name](dtype)
+    return [tuple(_to(value, device) for value in arguments) for arguments in samples]
+
+
+def as_fp64(arguments: Arguments) -> Arguments:
+    """The same values for the reference: floating-point tensors in fp64, on the CPU."""
+    return tuple(
+        (value.cpu().double() if value.is_floating_point() else value.cpu()) if isinstance(value, Tensor) else value
+        for value in arguments
+    )
+
+
+def reference(name: str, arguments: Arguments) -> Tensor:
+    """What the definition gives in fp64; for an op that writes, the tensor that it wrote."""
+    arguments = as_fp64(arguments)
+    if name == "scatter":
+        dense = arguments[0].clone(memory_format=torch.preserve_format)  # type: ignore[attr-defined]
+        OPS[name].reference(dense, *arguments[1:])
+        return dense
+    return OPS[name].reference(*arguments)  # type: ignore[no-any-return]
+
+
+def _to(value: object, device: str) -> object:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _index(shape: tuple[int, ...], low: int, high: int) -> Tensor:
+    return torch.randint(low, high, shape, dtype=torch.int32) if high > low else torch.empty(0, *shape[1:]).int()
+
+
+def _gather_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, packed, recorded, rows, taps, channels, activation in (
+        (2, 7, 9, 5, 9, 20, 1),
+        (1, 1, 0, 1, 1, 8, 0),
+        (1, 6, 40, 33, 9, 64, 1),
+        (2, 0, 5, 4, 9, 3, 0),
+        (2, 3, 2, 0, 9, 16, 1),
+        (1, 5, 4, 6, 4, 1, 0),
+        (2, 70, 130, 65, 9, 40, 0),
+    ):
+        rows_in = torch.randn(batch, packed, channels).to(dtype), torch.randn(batch, recorded, channels).to(dtype)
+        index = _index((rows, taps), -1, packed + recorded)
+        scale, shift = torch.randn(batch, channels), torch.randn(batch, channels)
+        samples.append((*rows_in, index, scale, shift, activation))
+        samples.append((*rows_in, index, None, None, activation))
+    return samples
+
+
+def _sparse_conv2d_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for i, (packed, recorded, index, scale, shift, activation) in enumerate(_gather_samples(dtype)):
+        batch, rows, taps, channels = packed.shape[0], *index.shape, packed.shape[2]  # type: ignore[attr-defined]
+        out_channels = (12, 7, 64)[i % 3]
+        weight = (torch.randn(out_channels, taps * channels) * (taps * channels) ** -0.5).to(dtype)
+        bias = torch.randn(out_channels).to(dtype) if i % 4 < 2 else None
+        residual = torch.randn(batch, rows, out_channels).to(dtype) if i % 3 < 2 else None
+        samples.append((packed, recorded, index, weight, bias, scale, shift, activation, residual, (0, 3, 1000)[i % 3]))
+    return samples
+
+
+def _scatter_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, channels, height, width, rows in ((2, 4, 5, 7, 12), (1, 3, 1, 1, 1), (2, 40, 6, 3, 18), (1, 8, 4, 4, 0)):
+        index = torch.randperm(height * width)[:rows].int()
+        packed, residual = (torch.randn(batch, rows, channels).to(dtype) for _ in range(2))
+        dense = torch.randn(batch, channels, height, width).to(dtype)
+        samples.append((dense, packed, index, None))
+        samples.append((dense.to(memory_format=torch.channels_last), packed, index, residual))
+        wider = torch.randn(batch, channels + 1, height, width + 2).to(dtype)
+        samples.append((wider[:, 1:, :, 1:-1], packed, index, residual))  # a view with gaps
+    return samples
+
+
+def _group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
+    return [
+        (torch.randn(batch, rows, channels).add(mean).to(dtype), groups)
+        for batch, rows, channels, groups, mean in (
+            (2, 200, 64, 32, 0.0),
+            (1, 1, 8, 2, 3.0),
+            (2, 65, 21, 7, -1.0),
+            (1, 0, 16, 4, 0.0),
+            (1, 64, 20, 1, 10.0),
+        )
+    ]
+
+
+def _update_group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, recorded_rows, rows, channels, groups in (
+        (2, 200, 70, 64, 32),
+        (1, 1, 1, 8, 2),
+        (2, 65, 0, 21, 7),
+        (1, 130, 130, 20, 1),
+    ):
+        recorded = torch.randn(batch, recorded_rows, channels).to(dtype)
+        packed = torch.randn(batch, rows, channels).add(0.5).to(dtype)
+        index = torch.randperm(recorded_rows)[:rows].sort().values.int()
+        stats = OPS["group_stats"].reference(recorded.double(), groups)
+        samples.append((stats, recorded, index, packed))
+        samples.append((stats, recorded[:, index.long()].contiguous(), None, packed))
+    return samples
+
+
+def _block_attention_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, queries, keys, fresh, recorded, heads, size in (
+        (2, 70, 200, 70, 200, 3, 40),
+        (1, 1, 1, 1, 0, 1, 8),
+        (1, 33, 130, 5, 128, 2, 64),
+        (2, 3, 64, 0, 64, 1, 5),
+        (1, 64, 65, 64, 64, 1, 160),
+        (1, 9, 0, 2, 2, 2, 16),
+        (2, 0, 8, 4, 4, 2, 16),
+        (1, 20, 70, 20, 60, 1, 512),
+    ):
+        query = torch.randn(batch, queries, heads, size).to(dtype)
+        key, value = (torch.randn(batch, fresh, heads, size).to(dtype) for _ in range(2))
+        recorded_key, recorded_value = (torch.randn(batch, recorded, heads, size).to(dtype) for _ in range(2))
+        index = _index((keys,), -1, fresh + recorded)
+        mask = torch.rand(-(-queries // 64), -(-keys // 64)) > 0.4
+        rows = (query, key, value, recorded_key, recorded_value, index)
+        samples.append((*rows, None, size**-0.5))
+        samples.append((*rows, mask, 1.5 * size**-0.5))
+    return samples
+
+
+_SAMPLES = {
+    "gather": _gather_samples,
+    "sparse_conv2d": _sparse_conv2d_samples,
+    "scatter": _scatter_samples,
+    "group_stats": _group_stats_samples,
+    "update_group_stats": _update_group_stats_samples,
+    "block_attention": _block_attention_samples,
+}

@@ -1,0 +1,102 @@
+"""Every implementation of every op equals the definition in fp64, and torch's own checks of a custom op pass."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+from torch import Tensor
+
+import sige.ops
+from sige.ops.registry import OPS
+from tests.ops.backends import ALL, TestedBackend, every_backend, every_dtype, every_op
+from tests.ops.samples import reference, sample_inputs
+from tests.tolerances import STATS_TOLERANCE, assert_close
+
+registered = pytest.mark.parametrize("backend", [ALL[0], ALL[-1]])  # what torch.ops.sige dispatches to: CPU, CUDA
+
+
+@every_backend
+@every_op
+@every_dtype
+def test_equals_the_definition_in_fp64(op: str, dtype: torch.dtype, backend: TestedBackend) -> None:
+    for arguments in sample_inputs(op, backend.device, dtype):
+        out = backend.result(op, arguments)
+        if op.endswith("group_stats"):
+            _assert_stats_close(out, op, arguments)
+        else:
+            assert out.dtype == dtype
+            assert_close(out, reference(op, arguments), dtype)
+
+
+def _assert_stats_close(out: Tensor, op: str, arguments: tuple[object, ...]) -> None:
+    assert out.dtype == torch.float64
+    tensors = [value for value in arguments[op == "update_group_stats" :] if isinstance(value, Tensor)]
+    groups = out.shape[1]
+    magnitudes = sum(
+        OPS["group_stats"].reference(rows.abs().cpu(), groups) for rows in tensors if rows.is_floating_point()
+    )
+    error = (out.cpu() - reference(op, arguments)).abs()
+    assert (error <= STATS_TOLERANCE * magnitudes + 1e-30).all(), error.max()
+
+
+@registered
+@every_op
+@every_dtype
+def test_opcheck(op: str, dtype: torch.dtype, backend: TestedBackend) -> None:
+    for arguments in sample_inputs(op, backend.device, dtype)[:4]:
+        torch.library.opcheck(getattr(torch.ops.sige, op).default, arguments)
+
+
+@registered
+@every_op
+def test_fake_has_the_layout_of_the_real_output(op: str, backend: TestedBackend) -> None:
+    for arguments in sample_inputs(op, backend.device, torch.float16):
+        real = backend(op, *arguments)
+        on_meta = [value.to("meta") if isinstance(value, Tensor) else value for value in arguments]
+        fake = getattr(torch.ops.sige, op).default(*on_meta)
+        if real is None:
+            assert fake is None
+        else:
+            assert isinstance(fake, Tensor)
+            assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+
+
+@registered
+@every_op
+def test_compiles_into_one_graph(op: str, backend: TestedBackend) -> None:
+    arguments = sample_inputs(op, backend.device, torch.float32)[0]
+
+    def run(*arguments: object) -> Tensor:
+        return backend.result(op, arguments)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(*arguments), run(*arguments))
+
+
+@every_backend
+@every_op
+def test_same_input_same_bits(op: str, backend: TestedBackend) -> None:
+    arguments = sample_inputs(op, backend.device, torch.float32)[0]
+    assert torch.equal(backend.result(op, arguments), backend.result(op, arguments))
+
+
+def test_stats_do_not_depend_on_the_number_of_threads() -> None:
+    rows = torch.randn(2, 1000, 320)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(sige.ops.group_stats(rows, 32))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(sige.ops.__path__)])
+def test_examples_in_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"sige.ops.{name}")).failed == 0
