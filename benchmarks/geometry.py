@@ -144,12 +144,8 @@ def main() -> None:
         "numpy": np.__version__,
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(
-        f"{options.size} x {options.size} image, dilation 1, {len(sdxl_layers())} maps, {options.runs} runs"
-    )
-    print(
-        f"\n{'mask':<12}{'pixels':>8}{'latent':>8}{'region ms':>11}{'total ms':>10}{'min..max':>16}{'MiB':>8}"
-    )
+    print(f"{options.size} x {options.size} image, dilation 1, {len(sdxl_layers())} maps, {options.runs} runs")
+    print(f"\n{'mask':<12}{'pixels':>8}{'latent':>8}{'region ms':>11}{'total ms':>10}{'min..max':>16}{'MiB':>8}")
     results = {}
     for name, draw in MASKS.items():
         result = results[name] = measure(draw(options.size), options.runs)

@@ -113,8 +113,8 @@ static void weigh_keys(int64_t count, QueryTile& tile, Vec (*scores)[kQueryVecs]
 
 // output[d .. d + Width] = output * shrink + sum over keys of weight * value.
 template <int64_t Width>
-static void add_values(const KeyBlock& block, const Vec (*weights)[kQueryVecs],
-                       const Vec (&shrink)[kQueryVecs], int64_t d, float* output) {  // [Width, kQueries]
+static void add_values(const KeyBlock& block, const Vec (*weights)[kQueryVecs], const Vec (&shrink)[kQueryVecs],
+                       int64_t d, float* output) {  // [Width, kQueries]
   Vec acc[Width][kQueryVecs];
 #pragma GCC unroll 8
   for (int64_t j = 0; j < Width; ++j)
@@ -133,8 +133,7 @@ static void attend_block(const KeyBlock& block, QueryTile& tile, int64_t size) {
   score_keys(block, tile, size, scores);
   weigh_keys(block.count, tile, scores, shrink);
   int64_t d = 0;
-  for (; d + kTile <= size; d += kTile)
-    add_values<kTile>(block, scores, shrink, d, tile.output.data() + d * kQueries);
+  for (; d + kTile <= size; d += kTile) add_values<kTile>(block, scores, shrink, d, tile.output.data() + d * kQueries);
   for (; d < size; ++d) add_values<1>(block, scores, shrink, d, tile.output.data() + d * kQueries);
 }
 

@@ -24,10 +24,8 @@ struct BlockAttentionParams {
   DType dtype;             // of query, key, value and out
 };
 
-SIGE_HOST_DEVICE inline bool block_is_seen(const BlockAttentionParams& params, int64_t query_block,
-                                           int64_t key_block) {
-  return !params.block_mask ||
-         params.block_mask[query_block * ceil_div(params.keys, kAttentionBlock) + key_block];
+SIGE_HOST_DEVICE inline bool block_is_seen(const BlockAttentionParams& params, int64_t query_block, int64_t key_block) {
+  return !params.block_mask || params.block_mask[query_block * ceil_div(params.keys, kAttentionBlock) + key_block];
 }
 
 namespace cpu {

@@ -4,9 +4,8 @@
 
 namespace sige {
 
-static void check_arguments(const Tensor& query, const Tensor& key, const Tensor& value,
-                            const Tensor& recorded_key, const Tensor& recorded_value, const Tensor& index,
-                            const OptionalTensor& block_mask) {
+static void check_arguments(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& recorded_key,
+                            const Tensor& recorded_value, const Tensor& index, const OptionalTensor& block_mask) {
   const char* op = "block_attention";
   const ScalarType dtype = query.scalar_type();
   check_tensor({op, "query", query}, query, dtype, "[B, N, Hd, D]", {-1, -1, -1, -1});
@@ -38,10 +37,8 @@ Tensor block_attention(const Tensor& query,               // [B, N, Hd, D]
   const int64_t channels = query.size(2) * query.size(3);
   BlockAttentionParams params{};
   params.query = query.const_data_ptr();
-  params.key = {key.const_data_ptr(), recorded_key.const_data_ptr(), key.size(1), recorded_key.size(1),
-                channels};
-  params.value = {value.const_data_ptr(), recorded_value.const_data_ptr(), key.size(1), recorded_key.size(1),
-                  channels};
+  params.key = {key.const_data_ptr(), recorded_key.const_data_ptr(), key.size(1), recorded_key.size(1), channels};
+  params.value = {value.const_data_ptr(), recorded_value.const_data_ptr(), key.size(1), recorded_key.size(1), channels};
   params.index = index.const_data_ptr<int32_t>();
   params.block_mask = block_mask ? block_mask->const_data_ptr<bool>() : nullptr;
   params.batch = query.size(0);

@@ -11,9 +11,9 @@ struct GatherParams {
   const int32_t* index;  // [N_out, T]
   const float* scale;    // [B, C] or null
   const float* shift;    // [B, C] or null; null exactly when scale is
-  void* out;  // [row_count, T * C]: rows first_row .. first_row + row_count of the flattened [B * N_out]
-  int64_t out_rows;  // N_out
-  int64_t taps;      // T
+  void* out;             // [row_count, T * C]: rows first_row .. first_row + row_count of the flattened [B * N_out]
+  int64_t out_rows;      // N_out
+  int64_t taps;          // T
   int64_t first_row;
   int64_t row_count;
   DType dtype;            // of packed, recorded and out

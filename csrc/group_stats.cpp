@@ -24,7 +24,7 @@ static void sum_block(const GroupStatsParams& params, int64_t b, int64_t first, 
       if (old_row) {
         const Vec replaced = load(old_row + c, count);
         sum -= replaced;
-        square -= replaced * replaced;
+        square = (value - replaced) * (value + replaced);  // exactly zero for a row that did not change
       }
       store(sums + c, load(sums + c, count) + sum, count);
       store(squares + c, load(squares + c, count) + square, count);
@@ -68,8 +68,7 @@ void group_stats(const GroupStatsParams& params) {
   for (int64_t i = 0; i < params.batch * width; ++i) {
     const int64_t b = i / width;
     double sum = params.base ? params.base[i] : 0.0;
-    for (int64_t block = 0; block < blocks; ++block)
-      sum += params.partial[(b * blocks + block) * width + i % width];
+    for (int64_t block = 0; block < blocks; ++block) sum += params.partial[(b * blocks + block) * width + i % width];
     params.out[i] = sum;
   }
 }

@@ -7,8 +7,7 @@ namespace sige {
 static Tensor run_stats(GroupStatsParams params, const Tensor& rows) {  // [B, N, C]
   const int64_t blocks = ceil_div(params.row_count, kStatsRows);
   const Tensor out = torch::stable::new_empty(rows, {params.batch, params.groups, 2}, ScalarType::Double);
-  const Tensor partial =
-      torch::stable::new_empty(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
+  const Tensor partial = torch::stable::new_empty(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
   params.out = out.mutable_data_ptr<double>();
   params.partial = partial.mutable_data_ptr<double>();
   Launch(rows).run(device::group_stats, params);
@@ -43,8 +42,7 @@ Tensor update_group_stats(const Tensor& stats,          // fp64 [B, G, 2]
   const char* op = "update_group_stats";
   check_shape({op, "stats", stats}, "[B, G, 2]", {-1, -1, 2});
   GroupStatsParams params = row_params(op, "packed", packed, stats.size(1));
-  check_tensor({op, "stats", stats}, packed, ScalarType::Double, "[B, G, 2]",
-               {params.batch, params.groups, 2});
+  check_tensor({op, "stats", stats}, packed, ScalarType::Double, "[B, G, 2]", {params.batch, params.groups, 2});
   check_tensor({op, "recorded", recorded}, packed, packed.scalar_type(), "[B, M, C]",
                {params.batch, index ? -1 : params.row_count, params.channels});
   if (index) {

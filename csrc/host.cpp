@@ -9,6 +9,7 @@ PYBIND11_MODULE(_host, m) {
   m.attr("cuda_archs") = SIGE_CUDA_ARCHS;
   m.attr("cpu_variants") = SIGE_CPU_VARIANTS;
   m.attr("compiler") = __VERSION__;
-  m.def("cpu_variant", [] { return sige::cpu_variant_name(sige::choose_cpu_variant()); },
-        "The CPU kernels in use: avx512, avx2 or portable (SIGE_CPU_VARIANT asks for a narrower one).");
+  m.def(
+      "cpu_variant", [] { return sige::cpu_variant_name(sige::choose_cpu_variant()); },
+      "The CPU kernels in use: avx512, avx2 or portable (SIGE_CPU_VARIANT asks for a narrower one).");
 }

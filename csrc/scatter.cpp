@@ -19,8 +19,7 @@ static void scatter_row(const ScatterParams& params, const T* packed,  // [C]
     }
     T lanes[kLanes];
     store(lanes, value);
-    for (int64_t lane = 0; lane < kLanes && lane < count; ++lane)
-      target[(c + lane) * params.stride_c] = lanes[lane];
+    for (int64_t lane = 0; lane < kLanes && lane < count; ++lane) target[(c + lane) * params.stride_c] = lanes[lane];
   }
 }
 
@@ -31,8 +30,7 @@ static void scatter_rows(const ScatterParams& params) {
 #pragma omp parallel for schedule(static) if (params.batch * params.rows * params.channels > 1 << 14)
   for (int64_t i = 0; i < params.batch * params.rows; ++i) {
     const int64_t row = i * params.channels;
-    T* target =
-        static_cast<T*>(params.dense) + dense_offset(params, i / params.rows, params.index[i % params.rows]);
+    T* target = static_cast<T*>(params.dense) + dense_offset(params, i / params.rows, params.index[i % params.rows]);
     scatter_row(params, packed + row, residual ? residual + row : nullptr, target);
   }
 }

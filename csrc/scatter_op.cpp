@@ -12,8 +12,7 @@ static void check_no_duplicates(const Tensor& index, int64_t positions) {  // [N
   std::vector<bool> seen(static_cast<size_t>(positions));
   const int32_t* entries = index.const_data_ptr<int32_t>();
   for (int64_t n = 0; n < index.numel(); ++n) {
-    if (seen[entries[n]])
-      fail("scatter: index names position ", entries[n], " twice, expected each at most once");
+    if (seen[entries[n]]) fail("scatter: index names position ", entries[n], " twice, expected each at most once");
     seen[entries[n]] = true;
   }
 #endif

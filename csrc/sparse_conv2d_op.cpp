@@ -19,7 +19,7 @@ namespace sige {
 static constexpr int64_t kChunkBytes = int64_t{64} << 20;
 static constexpr auto addmm_out = aoti_torch_cuda_addmm_out;
 #else
-static constexpr int64_t kChunkBytes = int64_t{8} << 20;
+static constexpr int64_t kChunkBytes = int64_t{16} << 20;
 static constexpr auto addmm_out = aoti_torch_cpu_addmm_out;
 #endif
 
@@ -33,8 +33,7 @@ struct ConvArguments {
 static void check_product(const ConvArguments& a, const GatherParams& params) {
   const char* op = "sparse_conv2d";
   const ScalarType dtype = a.packed.scalar_type();
-  check_tensor({op, "weight", a.weight}, a.packed, dtype, "[C_out, T * C]",
-               {-1, params.taps * params.source.channels});
+  check_tensor({op, "weight", a.weight}, a.packed, dtype, "[C_out, T * C]", {-1, params.taps * params.source.channels});
   const int64_t out_channels = a.weight.size(0);
   if (a.bias) check_tensor({op, "bias", *a.bias}, a.packed, dtype, "[C_out]", {out_channels});
   if (a.residual) {
@@ -47,8 +46,7 @@ static void check_product(const ConvArguments& a, const GatherParams& params) {
 static int64_t chunk_rows(const GatherParams& params, int64_t element_size, int64_t wanted) {
   const int64_t rows = params.row_count;
   const int64_t row_bytes = params.taps * params.source.channels * element_size;
-  const int64_t limit =
-      wanted > 0 ? wanted : std::max<int64_t>(kChunkBytes / std::max<int64_t>(row_bytes, 1), 64);
+  const int64_t limit = wanted > 0 ? wanted : std::max<int64_t>(kChunkBytes / std::max<int64_t>(row_bytes, 1), 64);
   return ceil_div(rows, std::max<int64_t>(ceil_div(rows, limit), 1));
 }
 
@@ -85,8 +83,7 @@ static void fill_chunk(const Launch& launch, const ConvArguments& a, const Gathe
   launch.run(device::fill_rows, fill);
 }
 
-static void multiply_chunks(const Launch& launch, const ConvArguments& a, GatherParams params,
-                            int64_t rows_per_chunk,
+static void multiply_chunks(const Launch& launch, const ConvArguments& a, GatherParams params, int64_t rows_per_chunk,
                             Tensor& out) {  // [B * N_out, C_out]
   const int64_t rows = params.row_count;
   Tensor weight = a.weight;
@@ -116,12 +113,10 @@ Tensor sparse_conv2d(const Tensor& packed,         // [B, N, C]
                      const OptionalTensor& residual,  // [B, N_out, C_out]
                      int64_t rows_per_chunk) {
   const Launch launch(packed);
-  GatherParams params =
-      gather_params("sparse_conv2d", launch, packed, recorded, index, scale, shift, activation);
+  GatherParams params = gather_params("sparse_conv2d", launch, packed, recorded, index, scale, shift, activation);
   const ConvArguments arguments{packed, weight, bias, residual};
   if (rows_per_chunk < 0) {
-    fail("sparse_conv2d: chunk_rows is ", rows_per_chunk,
-         ", expected 0 (automatic) or a positive number of rows");
+    fail("sparse_conv2d: chunk_rows is ", rows_per_chunk, ", expected 0 (automatic) or a positive number of rows");
   }
   check_product(arguments, params);
   const int64_t batch = packed.size(0);

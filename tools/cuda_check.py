@@ -1,7 +1,7 @@
 """Compiles every CUDA kernel the way a release does and reports what each one costs.
 
-Prints, per kernel and architecture, registers, shared memory, stack and spills; fails on a compiler warning and on
-a spill that `ALLOWED_SPILLS` does not explain. Needs nvcc, no GPU.
+Prints, per kernel and architecture, registers, shared memory, stack and spills; fails on a compiler warning
+and on a spill that `ALLOWED_SPILLS` does not explain. Needs nvcc, no GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SOURCES = Path(__file__).resolve().parent.parent / "csrc"
 ARCHITECTURES = ("80", "90a")
 PARALLEL = 2
 
-# Kernels that may spill, by a pattern of their short name and architecture ("sm_80 some_kernel<.*>"), with the
+# Kernels that may spill, by a pattern of architecture and short name ("sm_80 some_kernel<.*>"), with the
 # reason why that is better than not spilling.
 ALLOWED_SPILLS: dict[str, str] = {}
 
@@ -79,9 +79,7 @@ def short_names(symbols: Sequence[str]) -> dict[str, str]:
     filt = shutil.which("c++filt")
     if not symbols or not filt:
         return {symbol: symbol for symbol in symbols}
-    output = subprocess.run(
-        [filt], input="\n".join(symbols), capture_output=True, text=True, check=True
-    ).stdout
+    output = subprocess.run([filt], input="\n".join(symbols), capture_output=True, text=True, check=True).stdout
     return dict(zip(symbols, map(shorten, output.splitlines()), strict=True))
 
 
@@ -103,9 +101,7 @@ def parse_ptxas(file: str, output: str) -> list[KernelReport]:
     for symbol, arch, text in entries:
         frame, usage, shared = FRAME.search(text), USAGE.search(text), SHARED.search(text)
         if not frame or not usage:
-            raise RuntimeError(
-                f"{file}: ptxas said nothing readable about {names[symbol]} on {arch}:\n{text}"
-            )
+            raise RuntimeError(f"{file}: ptxas said nothing readable about {names[symbol]} on {arch}:\n{text}")
         stack, stores, loads = map(int, frame.groups())
         static_shared = int(shared.group(1)) if shared else 0
         reports.append(
@@ -120,9 +116,7 @@ def compile_file(nvcc: str, source: Path, folder: Path) -> FileReport:
     flags = ["-O3", "-std=c++17", "-Werror", "all-warnings", "-Xptxas", "-v", "-I", str(source.parent)]
     target = folder / f"{source.stem}.o"
     start = time.perf_counter()
-    done = subprocess.run(
-        [nvcc, *flags, *code, "-c", str(source), "-o", str(target)], capture_output=True, text=True
-    )
+    done = subprocess.run([nvcc, *flags, *code, "-c", str(source), "-o", str(target)], capture_output=True, text=True)
     seconds = time.perf_counter() - start
     output = done.stdout + done.stderr
     if done.returncode:
@@ -148,9 +142,7 @@ def table(reports: Sequence[FileReport]) -> str:
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 
 
@@ -160,17 +152,15 @@ def failures(reports: Sequence[FileReport]) -> list[str]:
     for kernel in (kernel for report in reports for kernel in report.kernels):
         if not kernel.spill_is_allowed:
             found.append(
-                f"{kernel.file}: {kernel.kernel} spills on {kernel.arch}: {kernel.spill_stores} bytes of stores, "
-                f"{kernel.spill_loads} bytes of loads"
+                f"{kernel.file}: {kernel.kernel} spills on {kernel.arch}: "
+                f"{kernel.spill_stores} bytes of stores, {kernel.spill_loads} bytes of loads"
             )
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: 0 all clean, 1 a warning, an error or a spill, 2 no nvcc."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", type=Path, help="files to compile (default: every csrc/*.cu)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the reports to this file")
     options = parser.parse_args(arguments)

@@ -34,8 +34,7 @@ inline GatherParams gather_params(const char* op, const Launch& launch,
   check_index({op, "index", index}, launch, -1, packed.size(1) + recorded.size(1));
 
   GatherParams params{};
-  params.source = {packed.const_data_ptr(), recorded.const_data_ptr(), packed.size(1), recorded.size(1),
-                   channels};
+  params.source = {packed.const_data_ptr(), recorded.const_data_ptr(), packed.size(1), recorded.size(1), channels};
   params.index = index.const_data_ptr<int32_t>();
   params.scale = scale ? scale->const_data_ptr<float>() : nullptr;
   params.shift = shift ? shift->const_data_ptr<float>() : nullptr;

@@ -29,8 +29,8 @@ constexpr int64_t kMaxBlocks = SIGE_MAX_BLOCKS;
 constexpr size_t kDefaultSharedBytes = 48 * 1024;  // more than this a kernel has to ask for
 
 struct LaunchShape {
-  int64_t blocks;  // work items along x; a kernel steps by gridDim.x where there are more than kMaxBlocks
-  dim3 threads;    // per block
+  int64_t blocks;           // work items along x; a kernel steps by gridDim.x where there are more than kMaxBlocks
+  dim3 threads;             // per block
   int64_t columns = 1;      // gridDim.y, at most 65535
   size_t shared_bytes = 0;  // dynamic shared memory
 };
@@ -51,8 +51,7 @@ inline void check(cudaError_t status, const char* what) {
   (void)cudaGetLastError();  // an error that does not break the context must not fail the next launch as well
   std::string message = std::string("sige: ") + what + ": " + cudaGetErrorString(status);
   if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) {
-    message +=
-        ". This SIGE build has no code for this GPU: rebuild with SIGE_CUDA_ARCHS=" + device_capability();
+    message += ". This SIGE build has no code for this GPU: rebuild with SIGE_CUDA_ARCHS=" + device_capability();
   }
   throw std::runtime_error(message);
 }
@@ -62,8 +61,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
             Arguments... arguments) {
   if (shape.blocks <= 0 || shape.columns <= 0) return;
   if (shape.shared_bytes > kDefaultSharedBytes) {
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.shared_bytes)),
           name);
   }

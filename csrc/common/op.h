@@ -94,8 +94,7 @@ inline void check_device(const Argument& a) {
 #else
   const bool right = a.tensor.is_cpu();
 #endif
-  if (!right)
-    fail(a.op, ": ", a.name, " is on another device, expected " SIGE_DEVICE_NAME " like the other tensors");
+  if (!right) fail(a.op, ": ", a.name, " is on another device, expected " SIGE_DEVICE_NAME " like the other tensors");
 }
 
 inline void check_same_device(const Argument& a, const Tensor& first) {
@@ -108,15 +107,14 @@ inline void check_same_device(const Argument& a, const Tensor& first) {
 
 inline void check_dtype(const Argument& a, ScalarType expected) {
   if (a.tensor.scalar_type() != expected) {
-    fail(a.op, ": ", a.name, " has dtype ", dtype_text(a.tensor.scalar_type()), ", expected ",
-         dtype_text(expected));
+    fail(a.op, ": ", a.name, " has dtype ", dtype_text(a.tensor.scalar_type()), ", expected ", dtype_text(expected));
   }
 }
 
 inline void check_contiguous(const Argument& a) {
   if (!a.tensor.is_contiguous()) {
-    fail(a.op, ": ", a.name, " has strides ", shape_text(a.tensor.strides().data(), a.tensor.dim()),
-         " for shape ", shape_text(a.tensor), ", expected a contiguous tensor (call .contiguous())");
+    fail(a.op, ": ", a.name, " has strides ", shape_text(a.tensor.strides().data(), a.tensor.dim()), " for shape ",
+         shape_text(a.tensor), ", expected a contiguous tensor (call .contiguous())");
   }
 }
 
@@ -136,8 +134,7 @@ inline void check_shape(const Argument& a, const char* letters, std::initializer
     wanted << (d++ ? ", " : "");
     size < 0 ? wanted << "any" : wanted << size;
   }
-  fail(a.op, ": ", a.name, " has shape ", shape_text(a.tensor), ", expected ", letters, " = ", wanted.str(),
-       "]");
+  fail(a.op, ": ", a.name, " has shape ", shape_text(a.tensor), ", expected ", letters, " = ", wanted.str(), "]");
 }
 
 // All of the above for one argument next to `first`, the op's first tensor.
@@ -224,8 +221,8 @@ inline void check_index(const Argument& a, const Launch& launch, int64_t low, in
   const IndexCheckParams params{a.tensor.const_data_ptr<int32_t>(), a.tensor.numel(), low, high};
   const int64_t slot = launch.run(device::first_invalid_index, params);
   if (slot < 0) return;
-  fail(a.op, ": ", a.name, " has an entry out of range at flat position ", slot,
-       ", expected every entry in [", low, ", ", high, ")");
+  fail(a.op, ": ", a.name, " has an entry out of range at flat position ", slot, ", expected every entry in [", low,
+       ", ", high, ")");
 }
 
 }  // namespace sige

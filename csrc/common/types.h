@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__) || defined(SIGE_CUDA_SHIM)
+#if defined(__CUDACC__)
 #define SIGE_HOST_DEVICE __host__ __device__
 #else
 #define SIGE_HOST_DEVICE

@@ -1,22 +1,22 @@
 """Finds and loads the native libraries, and says per device which implementation runs.
 
 `SIGE_BACKEND=native` (default) uses what was built and falls back to the reference; `SIGE_BACKEND=reference` uses the
-reference everywhere. Nothing here fails for want of a library or a GPU.
+reference everywhere. `SIGE_LIBRARIES` names another folder to load the libraries from (a sanitized build, say). Nothing
+here fails for want of a library or a GPU.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from sige.errors import SigeError
-
 __all__ = ["Backend", "backends", "load"]
 
-LIBRARIES = Path(__file__).resolve().parent.parent / "lib"
+LIBRARIES = Path(os.environ.get("SIGE_LIBRARIES") or Path(__file__).resolve().parent.parent / "lib")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ def load() -> tuple[Backend, ...]:
 def _wants_native() -> bool:
     wanted = os.environ.get("SIGE_BACKEND", "") or "native"
     if wanted not in ("native", "reference"):
-        raise SigeError(f"SIGE_BACKEND is {wanted!r}, expected native or reference")
-    return wanted == "native"
+        message = f"SIGE_BACKEND is {wanted!r}, expected native or reference: taking native"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return wanted != "reference"
 
 
 def _load_device(device: str) -> Backend:
@@ -58,7 +59,7 @@ def _load_device(device: str) -> Backend:
         return Backend(device, False, "this torch has no CUDA: install a CUDA build of torch to use a GPU")
     library = LIBRARIES / f"libsige_{device.lower()}.so"
     if not library.is_file():
-        return Backend(device, False, f"{library.name} was not built: reinstall sige {_hint(device)}")
+        return Backend(device, False, f"{library} does not exist: reinstall sige {_hint(device)}")
     try:
         torch.ops.load_library(str(library))
     except OSError as error:

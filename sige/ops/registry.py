@@ -69,6 +69,7 @@ def activate() -> None:
 
 def checked_reference(op: Op, backend: native.Backend) -> Callable[..., Any]:
     """The reference behind the checks that a native op makes, warning once that it is slow."""
+
     @functools.wraps(op.reference)
     def run(*args: Any) -> Any:
         _warn_once(backend.device, backend.reason)

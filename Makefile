@@ -1,0 +1,55 @@
+# Every target sets up what it needs: on a fresh machine, `make test` is the first command to type.
+#
+#   make setup       virtual environment in .venv, pinned dependencies, SIGE in editable mode
+#   make test        the tests; GPU tests skip where there is no GPU
+#   make lint        ruff, mypy, clang-format
+#   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
+#   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make bench       every benchmark, as tables and as JSON in out/bench
+#   make clean       remove what was built
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+TESTS  ?= tests
+
+.PHONY: setup build test lint cuda-check sanitize bench clean
+
+setup: build
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools ninja pybind11
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# ninja compiles only what changed; pip's editable install would not notice a changed kernel.
+build: $(VENV)/.installed
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) setup.py --quiet build_ext --inplace
+
+test: build
+	$(PY) -m pytest $(TESTS)
+
+lint: build
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.cu' '*.h' '*.cuh')
+
+cuda-check: $(VENV)/.installed
+	$(PY) tools/cuda_check.py
+
+SANITIZED := $(CURDIR)/build/sanitize
+sanitize: build
+	$(PY) tools/native_build.py --target cpu --sanitize --out $(SANITIZED)
+	$(PY) tools/native_build.py --target shim --sanitize --out $(SANITIZED)/shim
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 SIGE_SHIM_ORDER=7 \
+	SIGE_LIBRARIES=$(SANITIZED) SIGE_SHIM_LIBRARY=$(SANITIZED)/shim/libsige_shim.so \
+	$(PY) -m pytest tests/ops -k "(native or shim) and not opcheck and not compiles"
+
+bench: build
+	$(PY) -m benchmarks --out out/bench
+
+clean:
+	rm -rf build out dist *.egg-info sige/lib sige/*.so

@@ -1,0 +1,163 @@
+"""What every benchmark shares: interleaved timing, the facts about the machine, a table, a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+import sige
+
+ROOT = Path(__file__).resolve().parent.parent
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one function over several runs."""
+
+    median: float
+    min: float
+    max: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line of a benchmark says."""
+
+    runs: int
+    device: torch.device
+    dtypes: tuple[str, ...]
+    json: Path | None
+
+
+def interleaved(functions: dict[str, Callable[[], object]], options: Options) -> dict[str, Timing]:
+    """Times the functions in turn, A B C A B C …, after two rounds to warm up.
+
+    A machine whose speed drifts then slows all of them alike, and their ratios hold.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in functions}
+    for round_ in range(options.runs + 2):
+        for name, function in functions.items():
+            milliseconds = _timed(function, options.device)
+            if round_ >= 2:
+                spent[name].append(milliseconds)
+    return {name: Timing(median(times), min(times), max(times), len(times)) for name, times in spent.items()}
+
+
+def _timed(function: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize(device)
+        start.record()
+        function()
+        end.record()
+        torch.cuda.synchronize(device)
+        return start.elapsed_time(end)
+    begin = perf_counter()
+    function()
+    return (perf_counter() - begin) * 1e3
+
+
+def machine() -> dict[str, Any]:
+    """The facts that a figure is worth nothing without."""
+    facts: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "sige": sige.__version__,
+        "commit": commit(),
+        "backends": {backend.device: "native" if backend.native else "reference" for backend in sige.ops.backends()},
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The commit that was measured, with a mark where the tree was changed."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def run(
+    description: str | None, measure: Callable[[Options], list[Row]], arguments: Sequence[str] | None = None
+) -> None:
+    """The command line of a benchmark: measure, print the table, write the JSON."""
+    options = parse(description, arguments)
+    facts = machine()
+    print((description or "").splitlines()[0])
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
+    rows = measure(options)
+    print_table(rows)
+    if options.json:
+        settings = {key: str(value) for key, value in asdict(options).items() if key != "json"}
+        write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
+
+
+def parse(description: str | None, arguments: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=7, help="counted runs per figure, after two to warm up")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--dtypes", default="fp32", help=f"comma-separated: {','.join(DTYPES)}")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
+    parsed = parser.parse_args(arguments)
+    dtypes = tuple(parsed.dtypes.split(","))
+    if unknown := set(dtypes) - set(DTYPES):
+        parser.error(f"--dtypes: {', '.join(sorted(unknown))} is unknown, expected {', '.join(DTYPES)}")
+    if parsed.runs < 1:
+        parser.error("--runs must be at least 1")
+    if parsed.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("--device cuda: this torch sees no GPU")
+    return Options(parsed.runs, torch.device(parsed.device), dtypes, parsed.json)
+
+
+def print_table(rows: list[Row]) -> None:
+    """Aligned columns, as wide as they need to be."""
+    texts = [list(rows[0])] + [[_text(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for line in texts:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    print()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Timing):
+        return f"{value.median:.3g}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Timings as objects with median, min, max and runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if isinstance(value, Timing) else str(value)

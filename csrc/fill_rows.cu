@@ -1,0 +1,56 @@
+#include "common/row_tiling.cuh"
+#include "fill_rows.h"
+
+namespace sige::cuda {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------------------
+// Kernels
+// ---------------------------------------------------------------------------------------------------------------
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsParams params, const RowTiling tiling) {
+  using Vector = Packed<T, kWidth>;
+  const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
+  if (vector >= tiling.vectors) return;
+  const int64_t channel = vector * kWidth;
+  float bias[kWidth] = {};
+  if (params.bias) Vector::load(static_cast<const T*>(params.bias) + channel).unpack(bias);
+
+  for (int64_t block = blockIdx.x; block < tiling.blocks; block += gridDim.x) {
+    const int64_t first = block * tiling.rows_per_block;
+    const int64_t last = min(first + tiling.rows_per_block, tiling.rows);
+#pragma unroll 4
+    for (int64_t row = first + threadIdx.y; row < last; row += blockDim.y) {
+      const int64_t offset = row * params.channels + channel;
+      float lanes[kWidth] = {};
+      if (params.residual) Vector::load(static_cast<const T*>(params.residual) + offset).unpack(lanes);
+#pragma unroll
+      for (int lane = 0; lane < kWidth; ++lane) lanes[lane] += bias[lane];
+      Vector::pack(lanes).store(static_cast<T*>(params.out) + offset);
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Launchers
+// ---------------------------------------------------------------------------------------------------------------
+
+template <typename T, int kWidth>
+void launch_fill(const FillRowsParams& params, void* stream) {
+  const RowTiling tiling = tile_rows(params.rows, params.channels / kWidth);
+  launch("fill_rows", fill_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling);
+}
+
+}  // namespace
+
+void fill_rows(const FillRowsParams& params, void* stream) {
+  dispatch_dtype(params.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    can_vectorise<T>({params.bias, params.residual, params.out}, {params.channels})
+        ? launch_fill<T, kVectorWidth<T>>(params, stream)
+        : launch_fill<T, 1>(params, stream);
+  });
+}
+
+}  // namespace sige::cuda
