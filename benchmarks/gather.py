@@ -3,7 +3,9 @@
     python -m benchmarks.gather [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
 Bytes of a gather: every packed and recorded row read once, the index, the gathered matrix written. The memcpy moves
-the same number of bytes, half of them read, half written.
+the same number of bytes, half of them read, half written, into memory that it has written before. The gather runs in
+pieces of at most 16 MB, as in sparse_conv2d; "whole" is one call, whose large result is memory fresh from the system:
+its pages are mapped and cleared on first touch, which costs many times the copy, so there the clone is the measure.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from sige.ops import gather
 
 RATIOS = (0.12, 1.0)
 CHANNELS = ((128, 64, 128), *LEVELS)
+PIECE_BYTES = 16 << 20
 
 
 def measure(options: Options) -> list[Row]:
@@ -33,11 +36,19 @@ def _measure_level(shape: tuple[int, int, int], ratio: float, dtype: str, option
     out_elements = BATCH * at.index.numel() * at.channels
     moved = (at.packed.numel() + at.halo.numel() + out_elements) * at.packed.element_size() + at.index.nbytes
     source, target = (torch.ones(moved // 2, dtype=torch.uint8, device=options.device) for _ in range(2))
+    pieces = at.index.split(max(PIECE_BYTES // (BATCH * 9 * at.channels * at.packed.element_size()), 1))
+
+    def in_pieces(*transform: object) -> None:
+        for piece in pieces:  # nothing is kept: the next piece takes the last one's memory
+            gather(at.packed, at.halo, piece, *transform)
+
     timings = interleaved(
         {
             "memcpy": lambda: target.copy_(source),
-            "gather": lambda: gather(at.packed, at.halo, at.index),
-            "with silu": lambda: gather(at.packed, at.halo, at.index, scale, shift, "silu"),
+            "gather": in_pieces,
+            "with silu": lambda: in_pieces(scale, shift, "silu"),
+            "clone": lambda: source.clone(),
+            "whole": lambda: gather(at.packed, at.halo, at.index),
         },
         options,
     )
@@ -51,6 +62,9 @@ def _measure_level(shape: tuple[int, int, int], ratio: float, dtype: str, option
         "scale+silu ms": timings["with silu"],
         "gather GB/s": moved / 1e6 / timings["gather"].median,
         "of memcpy": timings["memcpy"].median / timings["gather"].median,
+        "clone ms": timings["clone"],
+        "whole ms": timings["whole"],
+        "whole of clone": timings["clone"].median / timings["whole"].median,
     }
 
 

@@ -1,4 +1,4 @@
-// gather on the CPU: one (row, tap) after another, vectorised along C.
+// gather on the CPU: one output row after another, vectorised along C.
 #include "gather.h"
 
 #include "common/simd.h"
@@ -21,23 +21,27 @@ static void transform_row(const GatherParams& params, int64_t b, const T* source
 }
 
 template <typename T>
-static void gather_rows(const GatherParams& params) {
+static void gather_taps(const GatherParams& params, int64_t row, bool copies) {
   const int64_t channels = params.source.channels;
-  const int64_t items = params.row_count * params.taps;
-  const bool copies = !params.scale && params.activation == Activation::kNone;
-#pragma omp parallel for schedule(static) if (items * channels > 1 << 14)
-  for (int64_t i = 0; i < items; ++i) {
-    const GatherItem item = gather_item(params, i);
-    const T* source = params.source.row<T>(item.batch, gather_entry(params, item.index_slot));
-    T* target = static_cast<T*>(params.out) + i * channels;
+  const GatherRow at = gather_row(params, row);
+  T* target = static_cast<T*>(params.out) + row * params.taps * channels;  // [T, C]
+  for (int64_t tap = 0; tap < params.taps; ++tap, target += channels) {
+    const T* source = params.source.row<T>(at.batch, gather_entry(params, at.first_slot + tap));
     if (!source) {
       memset(target, 0, channels * sizeof(T));
     } else if (copies) {
       memcpy(target, source, channels * sizeof(T));
     } else {
-      transform_row(params, item.batch, source, target);
+      transform_row(params, at.batch, source, target);
     }
   }
+}
+
+template <typename T>
+static void gather_rows(const GatherParams& params) {
+  const bool copies = !params.scale && params.activation == Activation::kNone;
+#pragma omp parallel for schedule(static) if (params.row_count * params.taps * params.source.channels > 1 << 14)
+  for (int64_t row = 0; row < params.row_count; ++row) gather_taps<T>(params, row, copies);
 }
 
 void gather(const GatherParams& params) {

@@ -103,8 +103,9 @@ __global__ void __launch_bounds__(kRowThreads) gather_kernel(const GatherParams 
     const int64_t left = tiling.rows - first;
     const int32_t count = static_cast<int32_t>(left < tiling.rows_per_block ? left : tiling.rows_per_block);
     for (int32_t i = thread; i < count; i += blockDim.x * blockDim.y) {
-      const GatherItem item = gather_item(params, first + i);
-      sources[i] = {params.source.row<T>(item.batch, gather_entry(params, item.index_slot)), item.batch};
+      const GatherRow at = gather_row(params, (first + i) / params.taps);
+      const int32_t entry = gather_entry(params, at.first_slot + (first + i) % params.taps);
+      sources[i] = {params.source.row<T>(at.batch, entry), at.batch};
     }
     __syncthreads();
     if (vector < tiling.vectors) {

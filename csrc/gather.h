@@ -20,16 +20,15 @@ struct GatherParams {
   Activation activation;  // applied after scale and shift; zero rows stay zero
 };
 
-// One (output row, tap) pair of the flattened [row_count * T] work list.
-struct GatherItem {
-  int64_t batch;       // b
-  int64_t index_slot;  // into index [N_out, T]
+// One row of the chunk: its sample, and where its taps start in index [N_out, T].
+struct GatherRow {
+  int64_t batch;
+  int64_t first_slot;
 };
 
-SIGE_HOST_DEVICE inline GatherItem gather_item(const GatherParams& params, int64_t item) {
-  const int64_t row = params.first_row + item / params.taps;
-  const int64_t tap = item % params.taps;
-  return {row / params.out_rows, (row % params.out_rows) * params.taps + tap};
+SIGE_HOST_DEVICE inline GatherRow gather_row(const GatherParams& params, int64_t row) {
+  const int64_t flat = params.first_row + row;
+  return {flat / params.out_rows, flat % params.out_rows * params.taps};
 }
 
 // The gather-map entry at `slot`.

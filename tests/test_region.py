@@ -285,7 +285,7 @@ def test_preview_shows_each_level_in_its_own_panel():
     region = Region.from_mask(mask, dilation=0)
     colours = np.asarray(region.preview()).reshape(-1, 3)
     assert (colours == sige.preview._ACTIVE).all(axis=1).any()
-    assert (colours == sige.region._INACTIVE).all(axis=1).any()
+    assert (colours == sige.preview._INACTIVE).all(axis=1).any()
     one, two = region.preview([(64, 32)]), region.preview([(64, 32), (8, 4)])
     assert one.height == two.height and two.width > one.width
 
