@@ -7,11 +7,8 @@ Each run starts from a fresh Region, whose levels and maps nobody has asked for 
 
 import argparse
 import gc
-import json
 import math
-import os
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import machine, print_table, write_json
 from sige.gather_map import GatherMap, Geometry, gather_map
 from sige.region import BoolArray, Region
 
@@ -79,14 +77,6 @@ MASKS: dict[str, Callable[[int], BoolArray]] = {
 }
 
 
-def cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def timed(action: Callable[[], Any]) -> tuple[float, Any]:
     """Milliseconds that the action took, and what it returned."""
     start = perf_counter()
@@ -127,41 +117,41 @@ def measure(mask: BoolArray, runs: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", type=int, default=1024, help="side of the image in pixels")
     parser.add_argument("--runs", type=int, default=7, help="runs per mask, after one to warm up")
     parser.add_argument("--levels", action="store_true", help="show each layer's map too")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures and settings to OUT")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if min(options.runs, options.size) < 1:
         parser.error("--runs and --size must be at least 1")
 
-    machine = {
-        "machine": cpu_name(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    facts = machine()
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
     print(f"{options.size} x {options.size} image, dilation 1, {len(sdxl_layers())} maps, {options.runs} runs")
-    print(f"\n{'mask':<12}{'pixels':>8}{'latent':>8}{'region ms':>11}{'total ms':>10}{'min..max':>16}{'MiB':>8}")
-    results = {}
-    for name, draw in MASKS.items():
-        result = results[name] = measure(draw(options.size), options.runs)
-        low, high = result["spread_ms"]
-        print(
-            f"{name:<12}{result['pixels']:>8.1%}{result['latent']:>8.1%}{result['region_ms']:>11.2f}"
-            f"{result['total_ms']:>10.1f}{f'{low:.1f}..{high:.1f}':>16}{result['mbytes']:>8.1f}"
-        )
-        if options.levels:
-            for level in result["levels"]:
-                layer = f"    {level['layer']:<14}{level['input']:>6}"
-                print(f"{layer}{level['rows']:>10} rows{level['ms']:>8.2f} ms")
-    print(f"\nBudget: {BUDGET_MS} ms in total for the masks of about 10 %.")
+    results = {name: measure(draw(options.size), options.runs) for name, draw in MASKS.items()}
+    print_table([_summary(name, result) for name, result in results.items()])
+    if options.levels:
+        for name, result in results.items():
+            print_table([{"mask": name, **level} for level in result["levels"]])
+    print(f"Budget: {BUDGET_MS} ms in total for the masks of about 10 %.")
     if options.json:
         settings = {"size": options.size, "runs": options.runs, "dilation": 1, "budget_ms": BUDGET_MS}
-        options.json.write_text(json.dumps({**machine, **settings, "results": results}, indent=2) + "\n")
+        write_json(options.json, {"machine": facts, "settings": settings, "results": results})
+
+
+def _summary(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    low, high = result["spread_ms"]
+    return {
+        "mask": name,
+        "pixels": f"{result['pixels']:.1%}",
+        "latent": f"{result['latent']:.1%}",
+        "region ms": result["region_ms"],
+        "total ms": result["total_ms"],
+        "min..max": f"{low:.1f}..{high:.1f}",
+        "MiB": result["mbytes"],
+    }
 
 
 if __name__ == "__main__":
