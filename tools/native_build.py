@@ -155,7 +155,9 @@ class NinjaFile:
     def run(self, verbose: bool = False) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "build.ninja").write_text("\n".join(self.lines))
-        command = [_ninja(), "-C", str(self.folder), *(["-v"] if verbose else ["--quiet"])]
+        command = [_ninja(), "-C", str(self.folder), "-v" if verbose else "--quiet"]
+        if jobs := os.environ.get("MAX_JOBS"):
+            command += ["-j", jobs]
         if subprocess.run(command).returncode != 0:
             raise BuildError(f"compiling SIGE failed; the messages above say where (build folder {self.folder})")
 
