@@ -29,12 +29,12 @@ SIGE_DECLARE_KERNELS
 
 namespace cpu {
 
+#if defined(__x86_64__) && !defined(SIGE_ONE_CPU_VARIANT)
 static CpuVariant variant() {
   static const CpuVariant chosen = choose_cpu_variant();
   return chosen;
 }
 
-#if defined(__x86_64__) && !defined(SIGE_ONE_CPU_VARIANT)
 #define SIGE_CALL_VARIANT(kernel, params) \
   switch (variant()) {                    \
     case CpuVariant::kAvx512:             \

@@ -84,6 +84,22 @@ def test_same_input_same_bits(op: str, backend: TestedBackend) -> None:
     assert torch.equal(backend.result(op, arguments), backend.result(op, arguments))
 
 
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_conversions_round_to_nearest_even(dtype: torch.dtype, backend: TestedBackend) -> None:
+    """Every bit pattern of the 16-bit types read, scaled in fp32 and stored: subnormals, ties, infinities, NaN."""
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    rows = patterns.reshape(1, 1, -1)  # [1, 1, 65536]
+    for factor in (1.0, 1.0 + 2.0**-9, 2.0**-7 * 1.1, 255.3):
+        scale = torch.full((1, rows.shape[2]), factor)
+        arguments = (rows, rows[:, :0], torch.zeros(1, 1, dtype=torch.int32), scale, torch.zeros_like(scale))
+        out = backend("gather", *(value.to(backend.device) for value in arguments), 0)
+        assert out is not None
+        expected = (rows.float() * factor).to(dtype)
+        same = (out.cpu() == expected) | (out.cpu().isnan() & expected.isnan())
+        assert same.all(), (factor, rows[~same][:4], out.cpu()[~same][:4], expected[~same][:4])
+
+
 def test_stats_do_not_depend_on_the_number_of_threads() -> None:
     rows = torch.randn(2, 1000, 320)
     threads = torch.get_num_threads()
