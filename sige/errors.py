@@ -1,6 +1,6 @@
 """The errors a user of the engine can meet: each message names what, got, expected and what to do."""
 
-__all__ = ["GeometryError", "OpError", "RegionError", "SigeError"]
+__all__ = ["GeometryError", "OpError", "RecordingError", "RegionError", "SigeError", "UnsupportedError"]
 
 
 class SigeError(Exception):
@@ -17,3 +17,11 @@ class GeometryError(SigeError, ValueError):
 
 class OpError(SigeError, RuntimeError):
     """An op called with arguments that it cannot take (the native ops say the same as a plain RuntimeError)."""
+
+
+class UnsupportedError(SigeError, NotImplementedError):
+    """A module or an argument of a model that cannot run packed; named, with what to do."""
+
+
+class RecordingError(SigeError, RuntimeError):
+    """An edit without a recording that fits it."""

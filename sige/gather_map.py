@@ -34,12 +34,15 @@ class Geometry:
     stride: int = 1
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
     upsample: int = 1  # nearest, before the padding
+    upsample_size: tuple[int, int] | None = None  # the size to upsample to, where it is not that multiple
 
     def __post_init__(self) -> None:
         _check_ints("kernel", self.kernel, length=2, minimum=1)
         _check_ints("stride", (self.stride,), length=1, minimum=1)
         _check_ints("padding", self.padding, length=4, minimum=0)
         _check_ints("upsample", (self.upsample,), length=1, minimum=1)
+        if self.upsample_size is not None:
+            _check_ints("upsample_size", self.upsample_size, length=2, minimum=1)
 
     @classmethod
     def conv1x1(cls) -> Geometry:
@@ -62,19 +65,27 @@ class Geometry:
         return cls(stride=2, padding=(0, 0, 1, 1))
 
     @classmethod
-    def upsample_conv3x3(cls) -> Geometry:
-        """Nearest upsampling by 2, then a 3x3 convolution: the upsampler of UNet and VAE decoder."""
-        return cls(padding=(1, 1, 1, 1), upsample=2)
+    def upsample_conv3x3(cls, size: tuple[int, int] | None = None) -> Geometry:
+        """Nearest upsampling by 2, or to `size`, then a 3x3 convolution: the upsampler of UNet and VAE decoder.
+
+        A UNet whose input is no multiple of its strides upsamples to the size of the skip connection.
+        """
+        return cls(padding=(1, 1, 1, 1), upsample=2, upsample_size=size)
 
     @property
     def taps(self) -> int:
         """Rows that one output reads, padding included."""
         return self.kernel[0] * self.kernel[1]
 
+    def upsampled_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the upsampled input."""
+        return self.upsample_size or (height * self.upsample, width * self.upsample)
+
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the upsampled and padded input."""
         top, left, bottom, right = self.padding
-        return height * self.upsample + top + bottom, width * self.upsample + left + right
+        upsampled = self.upsampled_size(height, width)
+        return upsampled[0] + top + bottom, upsampled[1] + left + right
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the output for an input of height x width, counted before upsampling."""
@@ -166,8 +177,12 @@ def _build_map(region: Region, geometry: Geometry, height: int, width: int) -> G
     # clipping leads them to the last entry.
     end = height * width
     top, left, _, _ = geometry.padding
-    tap_rows = _addresses(output_size[0], geometry.kernel[0], top, geometry, height, pitch=width, end=end)
-    tap_columns = _addresses(output_size[1], geometry.kernel[1], left, geometry, width, pitch=1, end=end)
+    rows_up, columns_up = geometry.upsampled_size(height, width)
+    rows_read = _source(output_size[0], geometry.kernel[0], top, geometry.stride, height, rows_up)
+    columns_read = _source(output_size[1], geometry.kernel[1], left, geometry.stride, width, columns_up)
+    tap_rows, tap_columns = (
+        np.where(read < 0, end, read * pitch) for read, pitch in ((rows_read, width), (columns_read, 1))
+    )
 
     index = np.empty((len(outputs), geometry.taps), dtype=np.int32)
     for start in range(0, len(outputs), _BLOCK):
@@ -197,8 +212,8 @@ def _needed(
     height: int,
     width: int,
 ) -> BoolArray:  # [height, width], the input positions that some output reads
-    (top, left, _, _), factor, step = geometry.padding, geometry.upsample, geometry.stride
-    padded = geometry.padded_size(height, width)
+    (top, left, _, _), step = geometry.padding, geometry.stride
+    upsampled, padded = geometry.upsampled_size(height, width), geometry.padded_size(height, width)
     # A kernel is a rectangle, so what it reaches can be marked along the columns, then along the rows.
     h_out, w_out = outputs.shape
     columns = np.zeros((h_out, padded[1]), dtype=bool)
@@ -207,16 +222,22 @@ def _needed(
     reached = np.zeros(padded, dtype=bool)
     for tap in range(geometry.kernel[0]):
         reached[tap : tap + step * h_out : step] |= columns
-    return cover(reached[top : top + height * factor, left : left + width * factor], height, width)
+    reached = reached[top : top + upsampled[0], left : left + upsampled[1]]
+    if upsampled[0] % height == 0 and upsampled[1] % width == 0:
+        return cover(reached, height, width)
+    needed = np.zeros((height, width), dtype=bool)
+    y, x = np.nonzero(reached)
+    needed[y * height // upsampled[0], x * width // upsampled[1]] = True
+    return needed
 
 
-def _addresses(
-    outputs: int, kernel: int, before: int, geometry: Geometry, inputs: int, *, pitch: int, end: int
+def _source(
+    outputs: int, kernel: int, before: int, stride: int, inputs: int, upsampled: int
 ) -> npt.NDArray[np.intp]:  # [kernel, outputs]
-    """Along one axis, what each tap of each output adds to the address of the row that it reads."""
-    upsampled = np.arange(outputs) * geometry.stride + np.arange(kernel)[:, None] - before
-    source = upsampled // geometry.upsample
-    return np.where((source >= 0) & (source < inputs), source * pitch, end)
+    """Along one axis, the input position that each tap of each output reads, or -1 in the padding."""
+    position = np.arange(outputs) * stride + np.arange(kernel)[:, None] - before
+    inside = (position >= 0) & (position < upsampled)
+    return np.where(inside, position * inputs // upsampled, -1)
 
 
 def _check_rows(height: int, width: int) -> None:

@@ -31,6 +31,7 @@ UNNAMED = {
     "stride 3": Geometry(kernel=(2, 2), stride=3),
     "kernel 5x1": Geometry(kernel=(5, 1), padding=(2, 0, 2, 0)),
     "padding beyond the kernel": Geometry(kernel=(2, 3), padding=(4, 0, 1, 5)),
+    "upsample to an odd size": Geometry.upsample_conv3x3((7, 13)),
     "upsample 3, stride 2": Geometry(kernel=(3, 2), stride=2, padding=(0, 1, 2, 0), upsample=3),
 }
 every_geometry = pytest.mark.parametrize("geometry", [*NAMED.values(), *UNNAMED.values()], ids=[*NAMED, *UNNAMED])
@@ -42,7 +43,9 @@ def dense(
     weight: torch.Tensor,  # [C_out, C, kh, kw]
     geometry: Geometry,
 ) -> torch.Tensor:  # [C_out, H_out, W_out]
-    if geometry.upsample > 1:
+    if geometry.upsample_size:
+        x = interpolate(x[None], size=geometry.upsample_size, mode="nearest")[0]
+    elif geometry.upsample > 1:
         x = interpolate(x[None], scale_factor=geometry.upsample, mode="nearest")[0]
     top, left, bottom, right = geometry.padding
     return conv2d(pad(x, (left, right, top, bottom))[None], weight, stride=geometry.stride)[0]
