@@ -1,8 +1,10 @@
 """SIGE: local image edits with diffusion models, recomputing only the region that an edit touches."""
 
 from sige import ops
-from sige.errors import GeometryError, OpError, RegionError, SigeError
+from sige.editing import Handle, enable
+from sige.errors import GeometryError, OpError, RecordingError, RegionError, SigeError, UnsupportedError
 from sige.gather_map import GatherMap, Geometry, gather_map, row_map
+from sige.recording import Recording
 from sige.region import Region
 
 __version__ = "0.1.0"
@@ -11,11 +13,16 @@ __all__ = [
     "GatherMap",
     "Geometry",
     "GeometryError",
+    "Handle",
     "OpError",
+    "Recording",
+    "RecordingError",
     "Region",
     "RegionError",
     "SigeError",
+    "UnsupportedError",
     "__version__",
+    "enable",
     "gather_map",
     "ops",
     "row_map",

@@ -1,0 +1,94 @@
+"""AutoencoderKL's encoder and decoder as packed components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import Decoder, Encoder
+from diffusers.models.unets.unet_2d_blocks import DownEncoderBlock2D, UNetMidBlock2D, UpDecoderBlock2D
+from torch import Tensor
+
+from sige.errors import UnsupportedError
+from sige.gather_map import Geometry
+from sige.models.blocks import Walker, pack
+from sige.packed.conv import PackedConv
+from sige.packed.features import Features, PackedPass, Tap
+from sige.packed.resnet import AttentionBlock, ResnetBlock
+
+__all__ = ["PackedCoder", "vae_components"]
+
+Layer = PackedConv | ResnetBlock | AttentionBlock
+
+
+class PackedCoder:
+    """An encoder or a decoder: a chain of layers without skips."""
+
+    def __init__(self, name: str, coder: Encoder | Decoder) -> None:
+        self.name = name
+        self.module = coder
+        walker = Walker(name, coder)
+        walker.silu(coder.conv_act)
+        first = walker.conv(coder.conv_in, Geometry.conv3x3())
+        middle = self._middle(walker, coder.mid_block)
+        last = walker.conv(coder.conv_out, Geometry.conv3x3(), coder.conv_norm_out)
+        if isinstance(coder, Encoder):
+            down = [layer for block in coder.down_blocks for layer in self._down(walker, block)]
+            self.layers: list[Layer] = [first, *down, *middle, last]
+        else:
+            up = [layer for block in coder.up_blocks for layer in self._up(walker, block)]
+            self.layers = [first, *middle, *up, last]
+        walker.finish()
+
+    @staticmethod
+    def _middle(walker: Walker, block: Any) -> list[Layer]:
+        walker.claim(block, UNetMidBlock2D)
+        layers: list[Layer] = [walker.resnet(block.resnets[0])]
+        for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
+            if attention is not None:
+                layers.append(walker.attention_block(attention))
+            layers.append(walker.resnet(resnet))
+        return layers
+
+    @staticmethod
+    def _down(walker: Walker, block: Any) -> list[Layer]:
+        walker.claim(block, DownEncoderBlock2D)
+        samplers = [walker.downsampler(sampler) for sampler in block.downsamplers or []]
+        return [*(walker.resnet(resnet) for resnet in block.resnets), *samplers]
+
+    @staticmethod
+    def _up(walker: Walker, block: Any) -> list[Layer]:
+        walker.claim(block, UpDecoderBlock2D)
+        samplers = [walker.upsampler(sampler) for sampler in block.upsamplers or []]
+        return [*(walker.resnet(resnet) for resnet in block.resnets), *samplers]
+
+    def taps(self) -> list[Tap]:
+        return [tap for layer in self.layers for tap in layer.taps]
+
+    def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
+        return arguments["sample"]  # type: ignore[no-any-return]
+
+    def text(self, arguments: dict[str, Any]) -> Tensor | None:
+        return None
+
+    def check(self, arguments: dict[str, Any]) -> None:
+        if arguments.get("latent_embeds") is not None:
+            raise UnsupportedError(f"{self.name}: latent_embeds is given and cannot run packed: leave it out")
+
+    def run(self, arguments: dict[str, Any], run: PackedPass) -> Tensor:  # [B, N, C_out]
+        sample: Tensor = arguments["sample"]
+        x = Features(pack(sample, run.layout), (sample.shape[2], sample.shape[3]))
+        for layer in self.layers:
+            x = layer(x, run)
+        return x.rows
+
+    def wrap(self, output: Tensor, arguments: dict[str, Any]) -> Tensor:  # [B, C_out, H_out, W_out]
+        return output
+
+
+def vae_components(vae: AutoencoderKL) -> list[PackedCoder]:
+    """Encoder and decoder; tiles and slices would each be a picture of their own, so they are refused."""
+    for flag, method in (("use_tiling", "disable_tiling"), ("use_slicing", "disable_slicing")):
+        if getattr(vae, flag, False):
+            raise UnsupportedError(f"vae: {flag} is on and cannot run packed: call vae.{method}() first")
+    return [PackedCoder("vae.encoder", vae.encoder), PackedCoder("vae.decoder", vae.decoder)]

@@ -1,0 +1,80 @@
+"""Attention on packed rows: active queries, recorded keys and values with the active ones replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sige.ops import block_attention
+from sige.packed.features import Features, PackedPass, Size, Tap
+
+__all__ = ["CrossAttention", "Projections", "SelfAttention"]
+
+# benchmarks/block_attention.py: up to this head size the op is faster than SDPA on the CPU, above it slower. On CUDA
+# SDPA has tensor cores, which the op has not.
+LARGEST_HEAD_ON_CPU = 160
+
+
+@dataclass(frozen=True)
+class Projections:
+    """The layers of an attention module."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    out: nn.Module
+    heads: int
+
+    def split(self, rows: Tensor) -> Tensor:  # [B, N, Hd * D] -> [B, N, Hd, D]
+        """Rows by head."""
+        return rows.unflatten(2, (self.heads, -1))
+
+
+def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, N, Hd, D], [B, L, Hd, D] twice -> [B, N, Hd, D]
+    """PyTorch's attention on rows."""
+    heads_first = (rows.transpose(1, 2) for rows in (query, key, value))
+    return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+
+
+class SelfAttention:
+    """Active queries over all positions; keys and values of the inactive ones were recorded under `key`."""
+
+    def __init__(self, key: str, layers: Projections) -> None:
+        self.key_name, self.value_name = f"{key}.key", f"{key}.value"
+        self.layers = layers
+        self.taps = [Tap(self.key_name, layers.key, "output"), Tap(self.value_name, layers.value, "output")]
+
+    def __call__(self, rows: Tensor, size: Size, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
+        layers = self.layers
+        query, key, value = (layers.split(project(rows)) for project in (layers.query, layers.key, layers.value))
+        recorded_key, recorded_value = (
+            layers.split(run.recorded.rows(name)) for name in (self.key_name, self.value_name)
+        )
+        if rows.device.type == "cuda" or query.shape[3] > LARGEST_HEAD_ON_CPU:
+            active = run.layout.index(size).long()
+            out = sdpa(query, recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
+        else:
+            out = block_attention(query, key, value, recorded_key, recorded_value, run.layout.keys(size))
+        return layers.out(out.flatten(2))  # type: ignore[no-any-return]
+
+
+class CrossAttention:
+    """Active queries over the tokens of the prompt, whose keys and values are computed once per prompt."""
+
+    def __init__(self, layers: Projections) -> None:
+        self.layers = layers
+        self.taps: list[Tap] = []
+
+    def __call__(self, rows: Tensor, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
+        key, value = self._text(run)
+        out = sdpa(self.layers.split(self.layers.query(rows)), key, value)
+        return self.layers.out(out.flatten(2))  # type: ignore[no-any-return]
+
+    def _text(self, run: PackedPass) -> tuple[Tensor, Tensor]:  # [B, tokens, Hd, D] each
+        kept = run.text_cache.projected
+        if self.layers.key not in kept:
+            key, value = (self.layers.split(project(run.text)) for project in (self.layers.key, self.layers.value))
+            kept[self.layers.key] = key, value
+        return kept[self.layers.key]

@@ -1,0 +1,63 @@
+"""Convolutions on packed rows: [GroupNorm, SiLU,] convolution [+ residual] through a gather map."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sige.gather_map import Geometry
+from sige.ops import flatten_weight, sparse_conv2d
+from sige.packed.features import Features, PackedPass, Size, Tap
+from sige.packed.norm import PackedGroupNorm
+
+__all__ = ["PackedConv", "pointwise"]
+
+
+def pointwise(rows: Tensor, layer: nn.Module) -> Tensor:  # [B, N, C] -> [B, N, C_out]
+    """A linear layer, or a 1x1 convolution, on rows. Linear layers are called, so that adapters on them apply."""
+    if isinstance(layer, nn.Conv2d):
+        return F.linear(rows, layer.weight.flatten(1), layer.bias)
+    return layer(rows)  # type: ignore[no-any-return]
+
+
+class PackedConv:
+    """A convolution whose input was recorded under `key`, with the norm and SiLU before it where there are any."""
+
+    def __init__(
+        self,
+        key: str,
+        conv: nn.Conv2d,
+        geometry: Geometry,
+        norm: nn.GroupNorm | None = None,  # then SiLU follows it
+        at: nn.Module | None = None,  # the module whose input is recorded: norm or convolution unless given
+    ) -> None:
+        self.key = key
+        self.conv = conv
+        self.geometry = geometry
+        self.norm = PackedGroupNorm(key, norm, at) if norm is not None else None
+        self.taps = self.norm.taps if self.norm else [Tap(key, at or conv, "input")]
+
+    def __call__(
+        self,
+        x: Features,
+        run: PackedPass,
+        residual: Tensor | None = None,  # [B, N_out, C_out]
+        upsample_size: Size | None = None,  # of the level above, where it is not twice this one
+    ) -> Features:
+        geometry = self.geometry
+        if upsample_size is not None and upsample_size != geometry.upsampled_size(*x.size):
+            geometry = Geometry.upsample_conv3x3(upsample_size)
+        index, halo = run.layout.gather(geometry, x.size)
+        scale, shift = self.norm.affine(x, run) if self.norm else (None, None)
+        rows = sparse_conv2d(
+            x.rows,
+            run.recorded.rows(self.key, halo),
+            index,
+            flatten_weight(self.conv.weight),  # a view where the weight is channels-last, which enable() sees to
+            self.conv.bias,
+            scale,
+            shift,
+            "silu" if self.norm else "none",
+            residual,
+        )
+        return Features(rows, geometry.output_size(*x.size))

@@ -1,0 +1,61 @@
+"""The residual block of UNet and VAE, and the VAE's attention block, on packed rows."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sige.packed.attention import SelfAttention
+from sige.packed.conv import PackedConv, pointwise
+from sige.packed.features import Features, PackedPass
+from sige.packed.norm import PackedGroupNorm
+
+__all__ = ["AttentionBlock", "ResnetBlock"]
+
+
+class ResnetBlock:
+    """Norm, SiLU, convolution, + time embedding, norm, SiLU, convolution, + shortcut."""
+
+    def __init__(
+        self,
+        first: PackedConv,
+        second: PackedConv,
+        time: nn.Module | None,  # [B, E] -> [B, C]
+        shortcut: nn.Module | None,
+        output_scale: float,
+    ) -> None:
+        self.first = first
+        self.second = second
+        self.time = time
+        self.shortcut = shortcut
+        self.output_scale = output_scale
+        self.taps = [*first.taps, *second.taps]
+
+    def __call__(
+        self,
+        x: Features,
+        run: PackedPass,
+        embedding: Tensor | None = None,  # [B, E]
+    ) -> Features:
+        hidden = self.first(x, run)
+        if self.time is not None and embedding is not None:
+            hidden.rows.add_(self.time(F.silu(embedding))[:, None])
+        residual = x.rows if self.shortcut is None else pointwise(x.rows, self.shortcut)
+        out = self.second(hidden, run, residual)
+        if self.output_scale != 1.0:
+            out.rows.div_(self.output_scale)
+        return out
+
+
+class AttentionBlock:
+    """Norm, self-attention over positions, + input, divided by a constant: the middle block of a VAE."""
+
+    def __init__(self, norm: PackedGroupNorm, attention: SelfAttention, output_scale: float) -> None:
+        self.norm = norm
+        self.attention = attention
+        self.output_scale = output_scale
+        self.taps = [*norm.taps, *attention.taps]
+
+    def __call__(self, x: Features, run: PackedPass) -> Features:
+        rows = self.attention(self.norm(x, run), x.size, run).add_(x.rows)
+        return Features(rows.div_(self.output_scale) if self.output_scale != 1.0 else rows, x.size)

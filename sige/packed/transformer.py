@@ -1,0 +1,54 @@
+"""The transformer of a UNet level on packed rows: norm, projection, blocks, projection, residual."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sige.packed.attention import CrossAttention, SelfAttention
+from sige.packed.conv import pointwise
+from sige.packed.features import Features, PackedPass, Size, Tap
+from sige.packed.norm import PackedGroupNorm
+
+__all__ = ["PackedTransformer", "TransformerBlock"]
+
+
+class TransformerBlock:
+    """Self-attention, cross-attention, feed-forward, each on normalised rows and added to them."""
+
+    def __init__(
+        self,
+        norms: tuple[nn.Module, nn.Module, nn.Module],
+        self_attention: SelfAttention,
+        cross_attention: CrossAttention,
+        feed_forward: nn.Module,
+    ) -> None:
+        self.norms = norms
+        self.self_attention = self_attention
+        self.cross_attention = cross_attention
+        self.feed_forward = feed_forward
+        self.taps = self_attention.taps
+
+    def __call__(self, rows: Tensor, size: Size, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
+        first, second, third = self.norms
+        rows = self.self_attention(first(rows), size, run).add_(rows)
+        rows = self.cross_attention(second(rows), run).add_(rows)
+        return self.feed_forward(third(rows)).add_(rows)  # type: ignore[no-any-return]
+
+
+class PackedTransformer:
+    """A Transformer2DModel; its projections are linear layers or 1x1 convolutions."""
+
+    def __init__(
+        self, norm: PackedGroupNorm, proj_in: nn.Module, blocks: list[TransformerBlock], proj_out: nn.Module
+    ) -> None:
+        self.norm = norm
+        self.proj_in = proj_in
+        self.blocks = blocks
+        self.proj_out = proj_out
+        self.taps: list[Tap] = [*norm.taps, *(tap for block in blocks for tap in block.taps)]
+
+    def __call__(self, x: Features, run: PackedPass) -> Features:
+        rows = pointwise(self.norm(x, run), self.proj_in)
+        for block in self.blocks:
+            rows = block(rows, x.size, run)
+        return Features(pointwise(rows, self.proj_out).add_(x.rows), x.size)

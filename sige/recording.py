@@ -1,0 +1,175 @@
+"""What a dense pass leaves for later passes, and weighted sums of it.
+
+A `Recording` keeps, for each component of a model (`unet`, `vae.encoder`, `vae.decoder`), the input rows of the layers
+that look at neighbours, the keys and values of self-attention, the sums of every GroupNorm, and the output. A packed
+pass reads it through a `Blend`: one recording, or a weighted sum of several (a forecast, an interpolation, a
+correction). Only the rows that are read are blended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sige.errors import RecordingError
+from sige.ops import update_group_stats
+
+__all__ = ["Blend", "BlendedComponent", "ComponentRecording", "Recording"]
+
+_WEIGHT_TOLERANCE = 1e-6
+
+
+@dataclass
+class ComponentRecording:
+    """One component's part: rows and sums by the name of the layer."""
+
+    rows: dict[str, Tensor] = field(default_factory=dict)  # name -> [B, H * W, C]
+    stats: dict[str, Tensor] = field(default_factory=dict)  # name -> fp64 [B, G, 2]
+    input: Tensor | None = None  # on the meta device: shape and dtype of what was recorded
+    device: torch.device | None = None
+    output: Tensor | None = None  # [B, C_out, H_out, W_out]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of every tensor kept."""
+        kept = [*self.rows.values(), *self.stats.values()]
+        return sum(tensor.nbytes for tensor in kept) + (self.output.nbytes if self.output is not None else 0)
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> ComponentRecording:
+        """A copy on another device or in another dtype; the sums stay fp64."""
+        if self.output is None or self.input is None:
+            return ComponentRecording()
+        return ComponentRecording(
+            {name: rows.to(device, dtype) for name, rows in self.rows.items()},
+            {name: stats.to(device) for name, stats in self.stats.items()},
+            self.input.to(dtype=dtype),
+            torch.device(device) if device is not None else self.device,
+            self.output.to(device, dtype),
+        )
+
+
+@dataclass
+class Recording:
+    """What one dense pass left; it lives on its own, and several can be kept."""
+
+    components: dict[str, ComponentRecording] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of every tensor kept."""
+        return sum(component.nbytes for component in self.components.values())
+
+    def clear(self) -> None:
+        """Frees every tensor; an edit on a cleared recording is an error."""
+        self.components.clear()
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Recording:
+        """A copy on another device (the host, say) or in another dtype."""
+        return Recording({name: component.to(device, dtype) for name, component in self.components.items()})
+
+    def __repr__(self) -> str:
+        return f"Recording({', '.join(self.components) or 'empty'}, {self.nbytes / 2**20:.1f} MiB)"
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weighted sum of recordings; the weights add up to 1."""
+
+    terms: tuple[tuple[Recording, float], ...]
+
+    @classmethod
+    def of(cls, terms: Iterable[tuple[Recording, float]]) -> Blend:
+        """Checks the weights and leaves out those that are zero."""
+        made = tuple((recording, float(weight)) for recording, weight in terms)
+        total = sum(weight for _, weight in made)
+        if not abs(total - 1.0) <= _WEIGHT_TOLERANCE:
+            raise RecordingError(
+                f"blend: got weights {[weight for _, weight in made]} that add up to {total:g}, expected 1: "
+                "a forecast, an interpolation or a correction all do"
+            )
+        return cls(tuple((recording, weight) for recording, weight in made if weight != 0.0))
+
+    def component(self, name: str) -> BlendedComponent:
+        """The part of one component; every recording must have it."""
+        parts = []
+        for recording, weight in self.terms:
+            part = recording.components.get(name)
+            if part is None or part.output is None:
+                have = ", ".join(recording.components) or "nothing: it is empty or was cleared"
+                raise RecordingError(
+                    f"edit: {name} was not recorded (this recording holds {have}): "
+                    f"run the dense pass of {name} inside `with handle.record():` first"
+                )
+            parts.append((part, weight))
+        return BlendedComponent(name, tuple(parts))
+
+
+@dataclass(frozen=True)
+class BlendedComponent:
+    """What one packed pass reads."""
+
+    name: str
+    terms: tuple[tuple[ComponentRecording, float], ...]
+
+    def check(self, sample: Tensor) -> None:
+        """Refuses an input that the recordings were not made for."""
+        for part, _ in self.terms:
+            check_fits(self.name, part, sample)
+
+    def rows(self, key: str, index: Tensor | None = None) -> Tensor:  # int [N] -> [B, N, C]; None: all rows
+        """The weighted sum of the recorded rows at `index`; one recording of weight 1 without index is not copied."""
+
+        def read(part: ComponentRecording) -> Tensor:
+            return part.rows[key] if index is None else part.rows[key].index_select(1, index)
+
+        return self._sum([(read(part), weight) for part, weight in self.terms])
+
+    def stats(self, key: str) -> Tensor:  # fp64 [B, G, 2]
+        """The weighted sum of the recorded sums."""
+        return self._sum([(part.stats[key], weight) for part, weight in self.terms])
+
+    def updated_stats(
+        self,
+        key: str,
+        index: Tensor,  # int32 [N]
+        packed: Tensor,  # [B, N, C]
+    ) -> Tensor:  # fp64 [B, G, 2]
+        """The sums after the packed rows have replaced the recorded ones, in each recording by itself.
+
+        As the weights add up to 1, this blends the sums over the inactive rows and adds those of the packed rows.
+        """
+        updated = [
+            (update_group_stats(part.stats[key], part.rows[key], index, packed), weight) for part, weight in self.terms
+        ]
+        return self._sum(updated)
+
+    def output(self) -> Tensor:  # [B, C_out, H_out, W_out]
+        """A copy of the recorded output, to write into."""
+        outputs = [(part.output, weight) for part, weight in self.terms if part.output is not None]
+        return self._sum(outputs) if len(outputs) > 1 else outputs[0][0].clone()
+
+    @staticmethod
+    def _sum(terms: list[tuple[Tensor, float]]) -> Tensor:
+        (first, weight), *rest = terms
+        if not rest:
+            return first if weight == 1.0 else first * weight
+        total = first * weight
+        for tensor, weight in rest:
+            total.add_(tensor, alpha=weight)
+        return total
+
+
+def check_fits(name: str, part: ComponentRecording, sample: Tensor) -> None:
+    """The input of an edit has the batch size, resolution, dtype and device that were recorded."""
+    recorded = part.input
+    if recorded is None:
+        raise RecordingError(f"edit: the recording of {name} is empty")
+    got, want = (list(sample.shape), sample.dtype, sample.device), (list(recorded.shape), recorded.dtype, part.device)
+    if got != want:
+        raise RecordingError(
+            f"edit: {name} got {got[1]} {got[0]} on {got[2]}, expected what was recorded, {want[1]} {want[0]} on "
+            f"{want[2]}: record a dense pass with the same batch size, resolution, dtype and device"
+        )
