@@ -4,6 +4,7 @@
 #include "fill_rows.h"
 #include "gather.h"
 #include "group_stats.h"
+#include "row_product.h"
 #include "scatter.h"
 
 #define SIGE_DECLARE_KERNELS                        \
@@ -11,6 +12,7 @@
   void scatter(const ScatterParams& params);        \
   void fill_rows(const FillRowsParams& params);     \
   void group_stats(const GroupStatsParams& params); \
+  void row_product(const RowProductParams& params); \
   void block_attention(const BlockAttentionParams& params);
 
 namespace sige {
@@ -52,7 +54,20 @@ void gather(const GatherParams& params) { SIGE_CALL_VARIANT(gather, params); }
 void scatter(const ScatterParams& params) { SIGE_CALL_VARIANT(scatter, params); }
 void fill_rows(const FillRowsParams& params) { SIGE_CALL_VARIANT(fill_rows, params); }
 void group_stats(const GroupStatsParams& params) { SIGE_CALL_VARIANT(group_stats, params); }
+void row_product(const RowProductParams& params) { SIGE_CALL_VARIANT(row_product, params); }
 void block_attention(const BlockAttentionParams& params) { SIGE_CALL_VARIANT(block_attention, params); }
+
+bool prefers_row_product() {
+  static const bool prefers = [] {
+    if (const char* wanted = std::getenv("SIGE_PRODUCT"); wanted && *wanted) return !std::strcmp(wanted, "own");
+#if defined(__x86_64__)
+    return choose_cpu_variant() != CpuVariant::kPortable && __builtin_cpu_is("amd");
+#else
+    return false;
+#endif
+  }();
+  return prefers;
+}
 
 }  // namespace cpu
 }  // namespace sige

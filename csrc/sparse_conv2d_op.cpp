@@ -1,26 +1,20 @@
 // sige::sparse_conv2d: gather and matrix product, one chunk of rows after another.
 //
-// The gathered matrix [B * N_out, T * C] is T times as large as the rows it copies. Only one chunk of it
-// exists at a time, in one buffer that is used again and stays in cache; the product is the platform's (MKL,
-// oneDNN, cuBLAS).
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
-#if defined(SIGE_CUDA)
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
-#endif
-
+// The gathered matrix [B * N_out, T * C] is T times as large as the rows it copies. Only one chunk of it exists at a
+// time, in one buffer that is used again and stays in cache; the product is the platform's (MKL, oneDNN, cuBLAS). Where
+// row_product is faster there is no gathered matrix at all, only a pointer per row and tap.
 #include <algorithm>
+#include <vector>
 
 #include "common/gather_arguments.h"
-#include "fill_rows.h"
+#include "common/product.h"
 
 namespace sige {
 
 #if defined(SIGE_CUDA)
 static constexpr int64_t kChunkBytes = int64_t{64} << 20;
-static constexpr auto addmm_out = aoti_torch_cuda_addmm_out;
 #else
 static constexpr int64_t kChunkBytes = int64_t{16} << 20;
-static constexpr auto addmm_out = aoti_torch_cpu_addmm_out;
 #endif
 
 struct ConvArguments {
@@ -70,19 +64,6 @@ static OptionalTensor activate_rows(const Launch& launch, const Tensor& packed, 
   return activated;
 }
 
-static void fill_chunk(const Launch& launch, const ConvArguments& a, const GatherParams& params, void* out) {
-  const int64_t channels = a.weight.size(0);
-  const int64_t offset = params.first_row * channels * static_cast<int64_t>(a.packed.element_size());
-  FillRowsParams fill{};
-  fill.bias = a.bias ? a.bias->const_data_ptr() : nullptr;
-  fill.residual = a.residual ? static_cast<const char*>(a.residual->const_data_ptr()) + offset : nullptr;
-  fill.out = static_cast<char*>(out) + offset;
-  fill.rows = params.row_count;
-  fill.channels = channels;
-  fill.dtype = params.dtype;
-  launch.run(device::fill_rows, fill);
-}
-
 static void multiply_chunks(const Launch& launch, const ConvArguments& a, GatherParams params, int64_t rows_per_chunk,
                             Tensor& out) {  // [B * N_out, C_out]
   const int64_t rows = params.row_count;
@@ -94,12 +75,48 @@ static void multiply_chunks(const Launch& launch, const ConvArguments& a, Gather
   for (int64_t first = 0; first < rows; first += rows_per_chunk) {
     params.first_row = first;
     params.row_count = std::min(rows_per_chunk, rows - first);
-    if (beta != 0.0) fill_chunk(launch, a, params, out.mutable_data_ptr());
+    if (beta != 0.0) fill_out(launch, a.bias, a.residual, out, first, params.row_count, params.dtype);
     launch.run(device::gather, params);
     const Tensor gathered = torch::stable::narrow(buffer, 0, 0, params.row_count);
     const Tensor target = torch::stable::narrow(out, 0, first, params.row_count);
-    TORCH_ERROR_CODE_CHECK(addmm_out(target.get(), target.get(), gathered.get(), weight_t.get(), beta, 1.0));
+    platform_product(gathered, weight_t, beta, target);
   }
+}
+
+#if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
+// The same on pointers: row_product copies a block of rows at a time into its cache, zero rows included.
+static void multiply_pieces(const Launch& launch, const ConvArguments& a, const GatherParams& params,
+                            int64_t rows_per_chunk, const Tensor& out) {  // [B * N_out, C_out]
+  const int64_t taps = params.taps, columns = a.weight.size(0);
+  std::vector<const float*> pieces(static_cast<size_t>(rows_per_chunk * taps));
+  for (int64_t first = 0; first < params.row_count; first += rows_per_chunk) {
+    const int64_t rows = std::min(rows_per_chunk, params.row_count - first);
+    for (int64_t r = 0; r < rows; ++r) {
+      const GatherRow at = gather_row(params, first + r);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        pieces[r * taps + tap] = params.source.row<float>(at.batch, gather_entry(params, at.first_slot + tap));
+      }
+    }
+    if (a.residual) fill_out(launch, a.bias, a.residual, out, first, rows, params.dtype);
+    cpu::row_product({pieces.data(), a.weight.const_data_ptr<float>(),
+                      a.bias && !a.residual ? a.bias->const_data_ptr<float>() : nullptr,
+                      out.mutable_data_ptr<float>() + first * columns, rows, columns, taps, params.source.channels,
+                      a.residual.has_value()});
+  }
+}
+#endif
+
+static void multiply(const Launch& launch, const ConvArguments& a, const GatherParams& params, int64_t wanted_chunk,
+                     Tensor& out) {  // [B * N_out, C_out]
+#if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
+  const bool transforms = params.scale || params.activation != Activation::kNone;
+  if (!transforms && takes_row_product(params.dtype, a.weight.size(0), params.source.channels)) {
+    const int64_t pointer_rows = kChunkBytes / static_cast<int64_t>(sizeof(float*)) / params.taps;
+    return multiply_pieces(launch, a, params, wanted_chunk > 0 ? wanted_chunk : pointer_rows, out);
+  }
+#endif
+  const auto element_size = static_cast<int64_t>(a.packed.element_size());
+  multiply_chunks(launch, a, params, chunk_rows(params, element_size, wanted_chunk), out);
 }
 
 Tensor sparse_conv2d(const Tensor& packed,         // [B, N, C]
@@ -123,8 +140,7 @@ Tensor sparse_conv2d(const Tensor& packed,         // [B, N, C]
   Tensor out = torch::stable::new_empty(packed, {batch * params.out_rows, weight.size(0)});
   if (out.numel() > 0) {
     const OptionalTensor activated = activate_rows(launch, packed, params);
-    const auto element_size = static_cast<int64_t>(packed.element_size());
-    multiply_chunks(launch, arguments, params, chunk_rows(params, element_size, rows_per_chunk), out);
+    multiply(launch, arguments, params, rows_per_chunk, out);
   }
   return torch::stable::view(out, {batch, params.out_rows, weight.size(0)});
 }

@@ -25,8 +25,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
-OPS = ("gather", "sparse_conv2d", "scatter", "group_stats", "block_attention")
+OPS = ("gather", "linear", "sparse_conv2d", "scatter", "group_stats", "block_attention")
 KERNELS = ("gather", "scatter", "fill_rows", "group_stats", "block_attention")  # one .cpp and one .cu each
+CPU_KERNELS = (*KERNELS, "row_product")
 CPU_VARIANTS = {"portable": (), "avx2": ("-march=x86-64-v3",), "avx512": ("-march=x86-64-v4",)}
 DEFAULT_CUDA_ARCHS = "80;86;89;90"
 OLDEST_TORCH = (2, 11)
@@ -229,7 +230,7 @@ def add_cpu_library(build: NinjaFile, torch: Torch, target: Path, sanitize: bool
     objects = _op_objects(build, torch, "cpu", [], optimise)
     for variant, isa in variants.items():
         flags = [*kernel_flags, *isa, f"-DSIGE_CPU_VARIANT={variant}"]
-        objects += [build.compile("cxx", CSRC / f"{kernel}.cpp", variant, flags) for kernel in KERNELS]
+        objects += [build.compile("cxx", CSRC / f"{kernel}.cpp", variant, flags) for kernel in CPU_KERNELS]
     plain = ["-std=c++17", *optimise, *COMMON, *one_variant, f"-I{CSRC}"]
     objects += [build.compile("cxx", CSRC / name, "cpu", plain) for name in ("cpu_kernels.cpp", "index_check.cpp")]
     link = [*_torch_link_flags(build, torch, "torch_cpu"), "-fopenmp"]

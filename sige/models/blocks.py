@@ -1,4 +1,4 @@
-"""Diffusers' blocks turned into packed ones, for UNet and VAE alike; whatever is not known is refused by path and class."""
+"""Diffusers' blocks turned into packed ones, for UNet and VAE alike; what is not known is refused by path and class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sige.errors import UnsupportedError
 from sige.gather_map import Geometry
 from sige.packed.attention import CrossAttention, Projections, SelfAttention
 from sige.packed.conv import PackedConv
-from sige.packed.features import Layout, Size
+from sige.packed.features import Layout
 from sige.packed.norm import PackedGroupNorm
 from sige.packed.resnet import AttentionBlock, ResnetBlock
 from sige.packed.transformer import PackedTransformer, TransformerBlock
@@ -196,6 +196,3 @@ class Walker:
         self.require(attention, attention.residual_connection, "expected attention with a residual connection")
         norm = PackedGroupNorm(self.path(attention), self.claim(attention.group_norm, nn.GroupNorm), attention)
         return AttentionBlock(norm, SelfAttention(self.path(attention), projections), attention.rescale_output_factor)
-
-    def size_of(self, dense: Tensor) -> Size:  # [B, C, H, W]
-        return dense.shape[2], dense.shape[3]

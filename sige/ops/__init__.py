@@ -5,6 +5,7 @@ from sige.ops.activation import Activation
 from sige.ops.block_attention import ATTENTION_BLOCK, block_attention
 from sige.ops.gather import gather
 from sige.ops.group_stats import group_stats, update_group_stats
+from sige.ops.linear import linear
 from sige.ops.native import Backend, backends
 from sige.ops.scatter import scatter
 from sige.ops.sparse_conv2d import flatten_weight, sparse_conv2d
@@ -20,6 +21,7 @@ __all__ = [
     "flatten_weight",
     "gather",
     "group_stats",
+    "linear",
     "scatter",
     "sparse_conv2d",
     "update_group_stats",

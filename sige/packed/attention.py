@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sige.ops import block_attention
-from sige.packed.features import Features, PackedPass, Size, Tap
+from sige.packed.features import PackedPass, Size, Tap
 
 __all__ = ["CrossAttention", "Projections", "SelfAttention"]
 

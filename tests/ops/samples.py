@@ -53,6 +53,7 @@ def _gather_samples(dtype: torch.dtype) -> list[Arguments]:
         (2, 3, 2, 0, 9, 16, 1),
         (1, 5, 4, 6, 4, 1, 0),
         (2, 70, 130, 65, 9, 40, 0),
+        (2, 9, 20, 25, 9, 352, 1),  # more than one block of K for row_product
     ):
         rows_in = torch.randn(batch, packed, channels).to(dtype), torch.randn(batch, recorded, channels).to(dtype)
         index = _index((rows, taps), -1, packed + recorded)
@@ -66,11 +67,30 @@ def _sparse_conv2d_samples(dtype: torch.dtype) -> list[Arguments]:
     samples: list[Arguments] = []
     for i, (packed, recorded, index, scale, shift, activation) in enumerate(_gather_samples(dtype)):
         batch, rows, taps, channels = packed.shape[0], *index.shape, packed.shape[2]  # type: ignore[attr-defined]
-        out_channels = (12, 7, 64)[i % 3]
+        out_channels = (12, 8, 7, 64)[i % 4]
         weight = (torch.randn(out_channels, taps * channels) * (taps * channels) ** -0.5).to(dtype)
         bias = torch.randn(out_channels).to(dtype) if i % 4 < 2 else None
         residual = torch.randn(batch, rows, out_channels).to(dtype) if i % 3 < 2 else None
         samples.append((packed, recorded, index, weight, bias, scale, shift, activation, residual, (0, 3, 1000)[i % 3]))
+    return samples
+
+
+def _linear_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, rows, channels, out_channels in (
+        (2, 7, 32, 12),
+        (1, 1, 20, 7),
+        (2, 0, 16, 8),
+        (1, 33, 48, 4),
+        (2, 61, 3000, 20),  # more than one block of K and of rows
+        (1, 600, 16, 8),
+        (2, 5, 16, 0),
+    ):
+        weight = (torch.randn(out_channels, channels) * channels**-0.5).to(dtype)
+        inputs = torch.randn(batch, rows, channels).to(dtype)
+        bias, residual = torch.randn(out_channels).to(dtype), torch.randn(batch, rows, out_channels).to(dtype)
+        samples += [(inputs, weight, bias, residual), (inputs, weight, bias, None), (inputs, weight, None, residual)]
+        samples.append((inputs, weight, None, None))
     return samples
 
 
@@ -143,6 +163,7 @@ def _block_attention_samples(dtype: torch.dtype) -> list[Arguments]:
 _SAMPLES = {
     "gather": _gather_samples,
     "sparse_conv2d": _sparse_conv2d_samples,
+    "linear": _linear_samples,
     "scatter": _scatter_samples,
     "group_stats": _group_stats_samples,
     "update_group_stats": _update_group_stats_samples,

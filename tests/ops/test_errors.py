@@ -17,6 +17,7 @@ GATHER = ("packed", "recorded", "index", "scale", "shift", "activation")
 NAMES = {
     "gather": GATHER,
     "sparse_conv2d": (*GATHER[:3], "weight", "bias", *GATHER[3:], "residual", "chunk_rows"),
+    "linear": ("rows", "weight", "bias", "residual"),
     "scatter": ("dense", "packed", "index", "residual"),
     "group_stats": ("rows", "groups"),
     "update_group_stats": ("stats", "recorded", "index", "packed"),
@@ -57,6 +58,10 @@ MISTAKES = [
         "sparse_conv2d", "residual", torch.zeros(1, 1, 1), "residual has shape [1, 1, 1], expected [B, N_out, C_out]"
     ),
     Mistake("sparse_conv2d", "chunk_rows", -1, "chunk_rows is -1, expected 0 (automatic) or a positive number"),
+    Mistake("linear", "weight", torch.zeros(12, 31), "weight has shape [12, 31], expected [C_out, C] = [any, 32]"),
+    Mistake("linear", "bias", torch.zeros(1), "bias has shape [1], expected [C_out] = [12]"),
+    Mistake("linear", "rows", torch.zeros(2, 7, 64)[..., ::2], "rows has strides [448, 64, 2] for shape [2, 7, 32]"),
+    Mistake("linear", "residual", torch.zeros(2, 7, 12).half(), "residual has dtype float16, expected float32"),
     Mistake("scatter", "dense", torch.zeros(2, 4, 35), "dense has shape [2, 4, 35], expected [B, C, H, W]"),
     Mistake(
         "scatter", "packed", torch.zeros(2, 12, 5), "packed has shape [2, 12, 5], expected [B, N, C] = [2, any, 4]"

@@ -1,0 +1,54 @@
+// out (+)= rows W^T through the platform's library, or through row_product on the CPU: shared by the ops that multiply.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+#if defined(SIGE_CUDA)
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+#endif
+
+#include "common/op.h"
+#include "fill_rows.h"
+#include "row_product.h"
+
+namespace sige {
+
+// Starts `count` rows of out [rows, C_out] from row `first` on: bias + residual, what a product is then added to.
+inline void fill_out(const Launch& launch, const OptionalTensor& bias,  // [C_out]
+                     const OptionalTensor& residual,                    // [rows, C_out]
+                     const Tensor& out, int64_t first, int64_t count, DType dtype) {
+  const int64_t channels = out.size(1);
+  const int64_t offset = first * channels * static_cast<int64_t>(out.element_size());
+  FillRowsParams fill{};
+  fill.bias = bias ? bias->const_data_ptr() : nullptr;
+  fill.residual = residual ? static_cast<const char*>(residual->const_data_ptr()) + offset : nullptr;
+  fill.out = static_cast<char*>(out.mutable_data_ptr()) + offset;
+  fill.rows = count;
+  fill.channels = channels;
+  fill.dtype = dtype;
+  launch.run(device::fill_rows, fill);
+}
+
+// out = rows weight_t + beta * out.
+inline void platform_product(const Tensor& rows,      // [M, K]
+                             const Tensor& weight_t,  // [K, C_out]
+                             double beta,
+                             const Tensor& out) {  // [M, C_out]
+#if defined(SIGE_CUDA)
+  constexpr auto addmm_out = aoti_torch_cuda_addmm_out;
+#else
+  constexpr auto addmm_out = aoti_torch_cpu_addmm_out;
+#endif
+  TORCH_ERROR_CODE_CHECK(addmm_out(out.get(), out.get(), rows.get(), weight_t.get(), beta, 1.0));
+}
+
+// Does row_product run a product of this kind faster than the platform?
+inline bool takes_row_product([[maybe_unused]] DType dtype, [[maybe_unused]] int64_t columns,
+                              [[maybe_unused]] int64_t piece_size) {
+#if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)
+  return false;
+#else
+  return dtype == DType::kFloat32 && fits_row_product(columns, piece_size) && cpu::prefers_row_product();
+#endif
+}
+
+}  // namespace sige
