@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention import FeedForward as DiffusersFeedForward
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
@@ -17,6 +19,7 @@ from sige.gather_map import Geometry
 from sige.packed.attention import CrossAttention, Projections, SelfAttention
 from sige.packed.conv import PackedConv
 from sige.packed.features import Layout
+from sige.packed.linear import FeedForward
 from sige.packed.norm import PackedGroupNorm
 from sige.packed.resnet import AttentionBlock, ResnetBlock
 from sige.packed.transformer import PackedTransformer, TransformerBlock
@@ -49,7 +52,7 @@ class Walker:
 
     def path(self, module: nn.Module) -> str:
         """Where the module stands in the component: its key in a recording."""
-        return self._paths[module]
+        return str(self._paths[module])
 
     def refuse(self, module: nn.Module, why: str) -> UnsupportedError:
         """The error for a module that cannot run packed."""
@@ -112,7 +115,8 @@ class Walker:
         base = getattr(layer, "base_layer", layer)  # peft wraps the layer that it adapts
         if not isinstance(base, nn.Linear):
             raise self.refuse(layer, f"SIGE cannot run this module packed, expected Linear{self._hint(layer)}")
-        return self.claim_all(layer)  # type: ignore[no-any-return]
+        self.claim_all(layer)
+        return layer  # type: ignore[no-any-return]
 
     def silu(self, module: nn.Module) -> None:
         """The activation that gather applies."""
@@ -163,13 +167,18 @@ class Walker:
         self.require(block, plain, "expected layer norms, self-attention, then cross-attention to the prompt")
         self.require(block, not hasattr(block, "fuser"), "GLIGEN cannot run packed: use a model without it")
         norms = tuple(self.claim(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2, block.norm3))
-        self.claim(block.ff, FeedForward)
         return TransformerBlock(
             norms,  # type: ignore[arg-type]
             SelfAttention(self.path(block.attn1), self.projections(block.attn1)),
             CrossAttention(self.projections(block.attn2)),
-            self.claim_all(block.ff),
+            self.feed_forward(block.ff),
         )
+
+    def feed_forward(self, module: Any) -> FeedForward:
+        self.claim(module, DiffusersFeedForward)
+        gated, *_, out = (layer for layer in module.net if not isinstance(layer, nn.Dropout))
+        self.claim(gated, GEGLU)
+        return FeedForward(self.row_layer(gated.proj), self.row_layer(out))
 
     def projections(self, attention: Any) -> Projections:
         """The layers of a plain attention module; its scores are SDPA's."""
@@ -188,7 +197,8 @@ class Walker:
         odd = [name for name in extras if getattr(attention, name, None)]
         self.require(attention, not odd, f"has {', '.join(odd)}, which SIGE does not run packed")
         layers = (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0])
-        return Projections(*(self.row_layer(layer) for layer in layers), attention.heads)
+        query, key, value, out = (self.row_layer(layer) for layer in layers)
+        return Projections(query, key, value, out, attention.heads)
 
     def attention_block(self, attention: Any) -> AttentionBlock:
         """The VAE's: its own norm and residual, over all positions."""

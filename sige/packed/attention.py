@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sige.errors import UnsupportedError
 from sige.ops import block_attention
 from sige.packed.features import PackedPass, Size, Tap
+from sige.packed.linear import linear
 
 __all__ = ["CrossAttention", "Projections", "SelfAttention"]
 
@@ -29,13 +31,13 @@ class Projections:
 
     def split(self, rows: Tensor) -> Tensor:  # [B, N, Hd * D] -> [B, N, Hd, D]
         """Rows by head."""
-        return rows.unflatten(2, (self.heads, -1))
+        return rows.view(*rows.shape[:2], self.heads, -1)
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, N, Hd, D], [B, L, Hd, D] twice -> [B, N, Hd, D]
     """PyTorch's attention on rows."""
-    heads_first = (rows.transpose(1, 2) for rows in (query, key, value))
-    return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+    query, key, value = (rows.transpose(1, 2) for rows in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 class SelfAttention:
@@ -46,9 +48,15 @@ class SelfAttention:
         self.layers = layers
         self.taps = [Tap(self.key_name, layers.key, "output"), Tap(self.value_name, layers.value, "output")]
 
-    def __call__(self, rows: Tensor, size: Size, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
+    def __call__(
+        self,
+        rows: Tensor,  # [B, N, C]
+        size: Size,
+        run: PackedPass,
+        residual: Tensor,  # [B, N, C]
+    ) -> Tensor:  # [B, N, C]
         layers = self.layers
-        query, key, value = (layers.split(project(rows)) for project in (layers.query, layers.key, layers.value))
+        query, key, value = (layers.split(linear(rows, layer)) for layer in (layers.query, layers.key, layers.value))
         recorded_key, recorded_value = (
             layers.split(run.recorded.rows(name)) for name in (self.key_name, self.value_name)
         )
@@ -57,7 +65,7 @@ class SelfAttention:
             out = sdpa(query, recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
         else:
             out = block_attention(query, key, value, recorded_key, recorded_value, run.layout.keys(size))
-        return layers.out(out.flatten(2))  # type: ignore[no-any-return]
+        return linear(out.flatten(2), layers.out, residual)
 
 
 class CrossAttention:
@@ -67,14 +75,21 @@ class CrossAttention:
         self.layers = layers
         self.taps: list[Tap] = []
 
-    def __call__(self, rows: Tensor, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
+    def __call__(
+        self,
+        rows: Tensor,  # [B, N, C]
+        run: PackedPass,
+        residual: Tensor,  # [B, N, C]
+    ) -> Tensor:  # [B, N, C]
         key, value = self._text(run)
-        out = sdpa(self.layers.split(self.layers.query(rows)), key, value)
-        return self.layers.out(out.flatten(2))  # type: ignore[no-any-return]
+        out = sdpa(self.layers.split(linear(rows, self.layers.query)), key, value)
+        return linear(out.flatten(2), self.layers.out, residual)
 
     def _text(self, run: PackedPass) -> tuple[Tensor, Tensor]:  # [B, tokens, Hd, D] each
         kept = run.text_cache.projected
         if self.layers.key not in kept:
-            key, value = (self.layers.split(project(run.text)) for project in (self.layers.key, self.layers.value))
+            if run.text is None:
+                raise UnsupportedError("encoder_hidden_states is missing: pass the prompt")
+            key, value = (self.layers.split(linear(run.text, layer)) for layer in (self.layers.key, self.layers.value))
             kept[self.layers.key] = key, value
         return kept[self.layers.key]

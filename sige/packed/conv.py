@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sige.gather_map import Geometry
@@ -10,14 +9,7 @@ from sige.ops import flatten_weight, sparse_conv2d
 from sige.packed.features import Features, PackedPass, Size, Tap
 from sige.packed.norm import PackedGroupNorm
 
-__all__ = ["PackedConv", "pointwise"]
-
-
-def pointwise(rows: Tensor, layer: nn.Module) -> Tensor:  # [B, N, C] -> [B, N, C_out]
-    """A linear layer, or a 1x1 convolution, on rows. Linear layers are called, so that adapters on them apply."""
-    if isinstance(layer, nn.Conv2d):
-        return F.linear(rows, layer.weight.flatten(1), layer.bias)
-    return layer(rows)  # type: ignore[no-any-return]
+__all__ = ["PackedConv"]
 
 
 class PackedConv:

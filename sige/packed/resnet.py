@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sige.packed.attention import SelfAttention
-from sige.packed.conv import PackedConv, pointwise
+from sige.packed.conv import PackedConv
 from sige.packed.features import Features, PackedPass
+from sige.packed.linear import linear
 from sige.packed.norm import PackedGroupNorm
 
 __all__ = ["AttentionBlock", "ResnetBlock"]
@@ -40,7 +41,7 @@ class ResnetBlock:
         hidden = self.first(x, run)
         if self.time is not None and embedding is not None:
             hidden.rows.add_(self.time(F.silu(embedding))[:, None])
-        residual = x.rows if self.shortcut is None else pointwise(x.rows, self.shortcut)
+        residual = x.rows if self.shortcut is None else linear(x.rows, self.shortcut)
         out = self.second(hidden, run, residual)
         if self.output_scale != 1.0:
             out.rows.div_(self.output_scale)
@@ -57,5 +58,5 @@ class AttentionBlock:
         self.taps = [*norm.taps, *attention.taps]
 
     def __call__(self, x: Features, run: PackedPass) -> Features:
-        rows = self.attention(self.norm(x, run), x.size, run).add_(x.rows)
+        rows = self.attention(self.norm(x, run), x.size, run, x.rows)
         return Features(rows.div_(self.output_scale) if self.output_scale != 1.0 else rows, x.size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sige.packed.attention import CrossAttention, SelfAttention
-from sige.packed.conv import pointwise
 from sige.packed.features import Features, PackedPass, Size, Tap
+from sige.packed.linear import FeedForward, linear
 from sige.packed.norm import PackedGroupNorm
 
 __all__ = ["PackedTransformer", "TransformerBlock"]
@@ -20,7 +20,7 @@ class TransformerBlock:
         norms: tuple[nn.Module, nn.Module, nn.Module],
         self_attention: SelfAttention,
         cross_attention: CrossAttention,
-        feed_forward: nn.Module,
+        feed_forward: FeedForward,
     ) -> None:
         self.norms = norms
         self.self_attention = self_attention
@@ -30,9 +30,9 @@ class TransformerBlock:
 
     def __call__(self, rows: Tensor, size: Size, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
         first, second, third = self.norms
-        rows = self.self_attention(first(rows), size, run).add_(rows)
-        rows = self.cross_attention(second(rows), run).add_(rows)
-        return self.feed_forward(third(rows)).add_(rows)  # type: ignore[no-any-return]
+        rows = self.self_attention(first(rows), size, run, rows)
+        rows = self.cross_attention(second(rows), run, rows)
+        return self.feed_forward(third(rows), rows)
 
 
 class PackedTransformer:
@@ -48,7 +48,7 @@ class PackedTransformer:
         self.taps: list[Tap] = [*norm.taps, *(tap for block in blocks for tap in block.taps)]
 
     def __call__(self, x: Features, run: PackedPass) -> Features:
-        rows = pointwise(self.norm(x, run), self.proj_in)
+        rows = linear(self.norm(x, run), self.proj_in)
         for block in self.blocks:
             rows = block(rows, x.size, run)
-        return Features(pointwise(rows, self.proj_out).add_(x.rows), x.size)
+        return Features(linear(rows, self.proj_out, x.rows), x.size)

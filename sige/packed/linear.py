@@ -1,0 +1,50 @@
+"""Row-wise layers on packed rows: linear layers, 1x1 convolutions, the gated feed-forward."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sige import ops
+
+__all__ = ["FeedForward", "linear"]
+
+
+def linear(
+    rows: Tensor,  # [B, N, C]
+    layer: nn.Module,
+    residual: Tensor | None = None,  # [B, N, C_out]
+) -> Tensor:  # [B, N, C_out]
+    """A linear layer, or a 1x1 convolution, plus the residual.
+
+    A plain layer on the CPU goes through `ops.linear`; any other (an adapter, a quantised layer, one with hooks) is
+    called as it is. On CUDA the library's product with its fused bias is the faster one.
+    """
+    if isinstance(layer, nn.Conv2d) or (_is_plain(layer) and isinstance(layer, nn.Linear)):
+        weight, bias = layer.weight.flatten(1), layer.bias
+        if not rows.is_cuda:
+            return ops.linear(rows.contiguous(), weight, bias, residual)
+        out = F.linear(rows, weight, bias)
+    else:
+        out = layer(rows)
+    return out if residual is None else out.add_(residual)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    return type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+
+
+class FeedForward:
+    """Linear, gated GELU, linear (GEGLU); plus the residual."""
+
+    def __init__(self, project: nn.Module, out: nn.Module) -> None:
+        self.project = project
+        self.out = out
+
+    def __call__(
+        self,
+        rows: Tensor,  # [B, N, C]
+        residual: Tensor,  # [B, N, C]
+    ) -> Tensor:  # [B, N, C]
+        hidden, gate = linear(rows, self.project).chunk(2, dim=-1)
+        return linear(F.gelu(gate).mul_(hidden), self.out, residual)
