@@ -10,28 +10,18 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
 import sige
+from sige import profiling
+from sige.profiling import Candidate, Timing
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one function over several runs."""
-
-    median: float
-    min: float
-    max: float
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -45,31 +35,9 @@ class Options:
 
 
 def interleaved(functions: dict[str, Callable[[], object]], options: Options) -> dict[str, Timing]:
-    """Times the functions in turn, A B C A B C …, after two rounds to warm up.
-
-    A machine whose speed drifts then slows all of them alike, and their ratios hold.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(options.runs + 2):
-        for name, function in functions.items():
-            milliseconds = _timed(function, options.device)
-            if round_ >= 2:
-                spent[name].append(milliseconds)
-    return {name: Timing(median(times), min(times), max(times), len(times)) for name, times in spent.items()}
-
-
-def _timed(function: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize(device)
-        start.record()
-        function()
-        end.record()
-        torch.cuda.synchronize(device)
-        return start.elapsed_time(end)
-    begin = perf_counter()
-    function()
-    return (perf_counter() - begin) * 1e3
+    """Times the functions in turn, after two rounds to warm up."""
+    candidates = {name: Candidate(function) for name, function in functions.items()}
+    return profiling.interleaved(candidates, options.runs, options.device)
 
 
 def machine() -> dict[str, Any]:
@@ -160,4 +128,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return asdict(value) if isinstance(value, Timing) else str(value)
+    return asdict(value) if isinstance(value, Timing) else value.item() if isinstance(value, np.generic) else str(value)

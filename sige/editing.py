@@ -59,7 +59,6 @@ class _Edit:
     region: Region
     blend: Blend
     exact_statistics: bool
-    text: TextCache = field(default_factory=TextCache)
     layouts: dict[torch.device, Layout] = field(default_factory=dict)
 
 
@@ -71,6 +70,7 @@ class Handle:
         self.last: Recording | None = None  # what edit() reads unless told otherwise
         self._edit: _Edit | None = None
         self._recording: Recording | None = None
+        self._text = TextCache()  # good for as long as the weights are those of the last recording
         self._formats: list[tuple[nn.Conv2d, torch.memory_format]] = []
         for component in components:
             self._attach(component)
@@ -95,6 +95,7 @@ class Handle:
             return
         self.enabled = False
         self._edit = self._recording = self.last = None
+        self._text.clear()
         for component in self.components.values():
             component.module.__dict__.pop("forward", None)
         for module, memory_format in self._formats:
@@ -114,11 +115,12 @@ class Handle:
         """Inside, calls run dense and leave what they computed in the recording that this yields.
 
         A component that is called more than once is recorded as of its last call. Where the block raises, the
-        recording is cleared.
+        recording is cleared. Weights must not change between a recording and the edits that read it.
         """
         self._check_idle("record")
         recording = Recording()
         self._recording = recording
+        self._text.clear()
         try:
             yield recording
         except BaseException:
@@ -176,8 +178,7 @@ class Handle:
         if self._recording is not None:
             recorder = partial(original, *args, **kwargs)
             return _record(component, recorder, bound.arguments, self._recording)
-        assert self._edit is not None
-        return _run_packed(component, bound.arguments, self._edit)
+        return _run_packed(component, bound.arguments, self._edit, self._text)  # type: ignore[arg-type]
 
 
 def _record(component: Component, call: Callable[[], Any], arguments: dict[str, Any], recording: Recording) -> Any:
@@ -222,7 +223,7 @@ def _as_rows(value: Tensor) -> Tensor:  # [B, C, H, W] or [B, M, C] -> [B, M, C]
 
 
 @torch.no_grad()
-def _run_packed(component: Component, arguments: dict[str, Any], edit: _Edit) -> Any:
+def _run_packed(component: Component, arguments: dict[str, Any], edit: _Edit, cache: TextCache) -> Any:
     """The packed pass, scattered into a copy of the recorded output."""
     component.check(arguments)
     sample = component.sample(arguments)
@@ -235,7 +236,7 @@ def _run_packed(component: Component, arguments: dict[str, Any], edit: _Edit) ->
         return component.wrap(output, arguments)
     text = component.text(arguments)
     if text is not None:
-        edit.text.use(text)
-    run = PackedPass(layout, recorded, edit.exact_statistics, text, edit.text)
+        cache.use(text)
+    run = PackedPass(layout, recorded, edit.exact_statistics, text, cache)
     scatter(output, component.run(arguments, run), layout.index(size))
     return component.wrap(output, arguments)

@@ -1,0 +1,232 @@
+"""The packed UNet, decoder and encoder at full size against the dense ones: time, cost of recording, accuracy.
+
+    python -m benchmarks.packed unet|decoder|encoder|curve|overhead|accuracy [--runs 5] [--dtype fp32] [--json OUT]
+
+SDXL's shapes with random weights, 512x1024, UNet batch 2; needs about 14 GB in fp32 and minutes per table. Dense and
+packed runs take turns in one process; a figure is a median.
+
+    unet      the 11.6 % rectangle, dilation 0 and 1
+    decoder   the same rectangle, dilation 0 and 1, batch 1
+    encoder   a disc of 2 % of the pixels, dilation 0 and 1, batch 1
+    curve     the UNet from 1 to 100 % active, and where it breaks even
+    overhead  what recording costs on top of a dense pass, and a blend of three on top of one recording
+    accuracy  error inside the mask against the dense pass: dilation 0, 1, 2, 4, statistics exact and frozen
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import sige
+from benchmarks.measure import DTYPES, Row, machine, print_table, write_json
+from sige.profiling import Candidate, Subject, build, count_passes, interleaved, peak_bytes
+
+SIZE = (512, 1024)
+CURVE = (0.01, 0.03, 0.05, 0.10, 0.20, 0.30, 0.50, 0.75, 1.0)
+
+
+def rectangle() -> np.ndarray:  # bool [512, 1024], 11.6 %
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[280:470, 590:910] = True
+    return mask
+
+
+def disc(ratio: float) -> np.ndarray:  # bool [512, 1024]
+    y, x = np.ogrid[: SIZE[0], : SIZE[1]]
+    return np.asarray((y - 250) ** 2 + (x - 520) ** 2 < ratio * SIZE[0] * SIZE[1] / np.pi)
+
+
+def centred(ratio: float) -> np.ndarray:  # bool [512, 1024]
+    mask = np.zeros(SIZE, dtype=bool)
+    h, w = (max(round(side * ratio**0.5), 1) for side in SIZE)
+    top, left = (SIZE[0] - h) // 2, (SIZE[1] - w) // 2
+    mask[top : top + h, left : left + w] = True
+    return mask
+
+
+def edited(subject: Subject, mask: np.ndarray) -> Tensor:  # [B, C, h, w]
+    """The sample with new values where the mask touches it."""
+    active = torch.tensor(sige.Region.from_mask(mask, dilation=0).active(*subject.sample.shape[2:]))
+    torch.manual_seed(1)
+    return torch.where(active.to(subject.sample.device), torch.randn_like(subject.sample), subject.sample)
+
+
+def call(subject: Subject, sample: Tensor) -> Tensor:
+    out = subject.module(sample, **subject.arguments)
+    return out if isinstance(out, Tensor) else out[0]
+
+
+@contextmanager
+def recorded(subject: Subject) -> Iterator[sige.Handle]:
+    """The subject enabled, its own sample recorded."""
+    with sige.enable(subject.target) as handle:
+        with handle.record():
+            call(subject, subject.sample)
+        yield handle
+
+
+def packed(
+    handle: sige.Handle, subject: Subject, mask: np.ndarray, dilation: int, **options: Any
+) -> Callable[[], Tensor]:
+    """A packed call; what is done once per prompt or region is done in the rounds that warm up."""
+    region, sample = sige.Region.from_mask(mask, dilation=dilation), edited(subject, mask)
+
+    def run() -> Tensor:
+        with handle.edit(region, **options):
+            return call(subject, sample)
+
+    return run
+
+
+def against_dense(subject: Subject, mask: np.ndarray, runs: int) -> list[Row]:
+    """Dense, dilation 1 and dilation 0 in turn."""
+    sample = edited(subject, mask)
+    with recorded(subject) as handle:
+        candidates = {
+            "dense": Candidate(lambda: call(subject, sample)),
+            "dilation 1": Candidate(packed(handle, subject, mask, 1)),
+            "dilation 0": Candidate(packed(handle, subject, mask, 0)),
+        }
+        times = interleaved(candidates, runs, subject.sample.device, warm_up=1)
+        recording = handle.last.nbytes if handle.last else 0
+    rows = []
+    for name, dilation in (("dilation 1", 1), ("dilation 0", 0)):
+        region = sige.Region.from_mask(mask, dilation=dilation)
+        counts = count_passes(build(subject.name, SIZE), region)
+        rows.append(
+            {
+                "model": subject.name,
+                "dilation": dilation,
+                "active": " ".join(f"{region.ratio(*level):.3f}" for level in subject.levels),
+                "dense s": times["dense"].median / 1e3,
+                "packed s": times[name].median / 1e3,
+                "dense/packed": times["dense"].median / times[name].median,
+                "ratio of MACs": counts.dense.all / counts.packed.all,
+                "packed G": counts.packed.all / 1e9,
+                "recording MiB": recording / 2**20,
+                "times": times,
+            }
+        )
+    return rows
+
+
+def unet(options: argparse.Namespace) -> list[Row]:
+    return against_dense(subject_of("sdxl-base", options), rectangle(), options.runs)
+
+
+def decoder(options: argparse.Namespace) -> list[Row]:
+    return against_dense(subject_of("vae-decoder", options), rectangle(), options.runs)
+
+
+def encoder(options: argparse.Namespace) -> list[Row]:
+    return against_dense(subject_of("vae-encoder", options), disc(0.02), options.runs)
+
+
+def curve(options: argparse.Namespace) -> list[Row]:
+    subject = subject_of("sdxl-base", options)
+    with recorded(subject) as handle:
+        candidates = {"dense": Candidate(lambda: call(subject, subject.sample))}
+        candidates |= {f"{ratio}": Candidate(packed(handle, subject, centred(ratio), 0)) for ratio in CURVE}
+        times = interleaved(candidates, options.runs, subject.sample.device, warm_up=1)
+    dense = times["dense"].median
+    return [
+        {
+            "mask": ratio,
+            "active": sige.Region.from_mask(centred(ratio), dilation=0).ratio(*subject.levels[0]),
+            "dense s": dense / 1e3,
+            "packed s": times[f"{ratio}"].median / 1e3,
+            "dense/packed": dense / times[f"{ratio}"].median,
+            "times": times[f"{ratio}"],
+        }
+        for ratio in CURVE
+    ]
+
+
+def overhead(options: argparse.Namespace) -> list[Row]:
+    subject, mask = subject_of("sdxl-base", options), rectangle()
+    with recorded(subject) as handle:
+        assert handle.last is not None
+        recordings = [handle.last, handle.last.to(), handle.last.to()]
+        three = list(zip(recordings, (3.0, -3.0, 1.0), strict=True))  # a quadratic forecast
+
+        def record() -> None:
+            with handle.record():
+                call(subject, subject.sample)
+
+        candidates = {
+            "dense": Candidate(lambda: call(subject, subject.sample)),
+            "record": Candidate(record),
+            "one": Candidate(packed(handle, subject, mask, 1, blend=[(recordings[0], 1.0)])),
+            "three": Candidate(packed(handle, subject, mask, 1, blend=three)),
+        }
+        times = interleaved(candidates, options.runs, subject.sample.device, warm_up=1)
+        peak = peak_bytes(candidates["one"].run, subject.sample.device)
+    dense = times["dense"].median
+    return [
+        {
+            "dense s": dense / 1e3,
+            "record s": times["record"].median / 1e3,
+            "recording, % of dense": 100 * (times["record"].median / dense - 1),
+            "one s": times["one"].median / 1e3,
+            "blend of three s": times["three"].median / 1e3,
+            "blending, % of dense": 100 * (times["three"].median - times["one"].median) / dense,
+            "recording MiB": recordings[0].nbytes / 2**20,
+            "peak GiB": peak / 2**30,
+            "times": times,
+        }
+    ]
+
+
+def accuracy(options: argparse.Namespace) -> list[Row]:
+    subject, mask = subject_of("sdxl-base", options), rectangle()
+    sample = edited(subject, mask)
+    inside = torch.tensor(sige.Region.from_mask(mask, dilation=0).active(*subject.levels[0]))
+    rows = []
+    with recorded(subject) as handle:
+        dense = call(subject, sample)[..., inside]
+        for dilation in (0, 1, 2, 4):
+            region = sige.Region.from_mask(mask, dilation=dilation)
+            counts = count_passes(build(subject.name, SIZE), region).packed
+            row: Row = {"dilation": dilation, "published G": counts.published / 1e9, "all G": counts.all / 1e9}
+            for exact in (True, False):
+                out = packed(handle, subject, mask, dilation, exact_statistics=exact)()[..., inside]
+                error = ((out - dense).norm() / dense.norm()).item()
+                row["error, exact" if exact else "error, frozen"] = error
+            rows.append(row)
+    return rows
+
+
+def subject_of(name: str, options: argparse.Namespace) -> Subject:
+    return build(name, SIZE, device="cpu", dtype=DTYPES[options.dtype])
+
+
+TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy)}
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("table", choices=TABLES, help="which table to make")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs per figure, after one to warm up")
+    parser.add_argument("--dtype", default="fp32", choices=DTYPES)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
+    options = parser.parse_args()
+    facts = machine()
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
+    rows = TABLES[options.table](options)
+    print_table([{key: value for key, value in row.items() if key != "times"} for row in rows])
+    if options.json:
+        settings = {"table": options.table, "runs": options.runs, "dtype": options.dtype, "size": SIZE}
+        write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
