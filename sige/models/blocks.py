@@ -116,7 +116,7 @@ class Walker:
         if not isinstance(base, nn.Linear):
             raise self.refuse(layer, f"SIGE cannot run this module packed, expected Linear{self._hint(layer)}")
         self.claim_all(layer)
-        return layer  # type: ignore[no-any-return]
+        return layer
 
     def silu(self, module: nn.Module) -> None:
         """The activation that gather applies."""

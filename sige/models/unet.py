@@ -58,8 +58,8 @@ class PackedUNet:
     def __init__(self, unet: UNet2DConditionModel) -> None:
         self.module = unet
         walker = Walker(self.name, unet)
-        for part in (unet.time_proj, unet.time_embedding, unet.class_embedding, unet.add_embedding):
-            walker.claim_all(part)
+        for part in ("time_proj", "time_embedding", "class_embedding", "add_embedding"):
+            walker.claim_all(getattr(unet, part, None))
         projection = getattr(unet, "encoder_hid_proj", None)
         walker.require(
             unet, projection is None, "has an IP-Adapter or another projection of the prompt: unload it first"

@@ -1,0 +1,101 @@
+"""How many multiply-accumulates each op stands for: one rule an op; an op of ours without a rule is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from sige.ops import ATTENTION_BLOCK
+
+__all__ = ["ATTENTION", "COUNTED", "Counts", "Kind", "attention"]
+
+Kind = Literal["convolution", "linear", "self-attention", "cross-attention", "norm", "elementwise", "statistics"]
+Counts = list[tuple[Kind, int]]
+Rule = Callable[[Sequence[Any], Any], Counts]  # arguments and output of an op
+
+ATTENTION: tuple[Kind, ...] = ("self-attention", "cross-attention")
+
+
+def _convolution(args: Sequence[Any], out: Tensor) -> Counts:
+    (source, weight), transposed = args[:2], args[6]
+    return [("convolution", (source if transposed else out).numel() * prod(weight.shape[1:]))]
+
+
+def _linear(args: Sequence[Any], out: Tensor) -> Counts:
+    return [("linear", args[0].numel() * args[1].shape[0])]
+
+
+def attention(args: Sequence[Any], out: Any) -> Counts:  # [..., N, D], [..., L, D], [..., L, Dv]
+    query, key, value = args[:3]
+    return [("self-attention", prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))]
+
+
+def _one_per_output(kind: Kind) -> Rule:
+    return lambda args, out: [(kind, (out if isinstance(out, Tensor) else out[0]).numel())]
+
+
+def _gather(args: Sequence[Any], out: Tensor) -> Counts:
+    scale, activation = args[3], args[5]
+    return _transform(out.numel(), scale, activation)
+
+
+def _sparse_conv2d(args: Sequence[Any], out: Tensor) -> Counts:
+    packed, recorded, index, weight, _, scale, _, activation = args[:8]
+    products = packed.shape[0] * index.shape[0] * weight.numel()
+    return [("convolution", products), *_transform(packed.numel() + recorded.numel(), scale, activation)]
+
+
+def _transform(elements: int, scale: Tensor | None, activation: int) -> Counts:
+    """Scale and shift are what is left of a norm, and the only activation is SiLU."""
+    norm: Counts = [("norm", elements)] if scale is not None else []
+    return [*norm, ("elementwise", elements)] if activation else norm
+
+
+def _block_attention(args: Sequence[Any], out: Tensor) -> Counts:
+    query, index, mask = args[0], args[5], args[6]
+    pairs = query.shape[1] * index.shape[0]
+    if mask is not None and mask.device.type != "meta":
+        pairs = _seen_pairs(mask, query.shape[1], index.shape[0])
+    batch, _, heads, size = query.shape
+    return [("self-attention", 2 * batch * heads * size * pairs)]
+
+
+def _seen_pairs(mask: Tensor, queries: int, keys: int) -> int:  # bool [ceil(N / 64), ceil(L / 64)]
+    rows, columns = (
+        np.minimum(ATTENTION_BLOCK, total - ATTENTION_BLOCK * np.arange(blocks))
+        for total, blocks in zip((queries, keys), mask.shape, strict=True)
+    )
+    return int(rows @ mask.cpu().numpy().astype(np.int64) @ columns)
+
+
+COUNTED: dict[str, Rule] = {
+    "aten::convolution": _convolution,
+    "aten::addmm": lambda args, out: [("linear", args[1].numel() * args[2].shape[1])],
+    "aten::mm": lambda args, out: [("linear", args[0].numel() * args[1].shape[1])],
+    "aten::linear": _linear,
+    # Attention, unless a weight is among them: diffusers' processors that do not call SDPA.
+    "aten::bmm": lambda args, out: [("self-attention", args[0].numel() * args[1].shape[2])],
+    "aten::baddbmm": lambda args, out: [("self-attention", args[1].numel() * args[2].shape[2])],
+    # Where SDPA is called from Python it is counted before it comes apart; these are for callers in C++.
+    "aten::_scaled_dot_product_flash_attention_for_cpu": attention,
+    "aten::_scaled_dot_product_flash_attention": attention,
+    "aten::_scaled_dot_product_efficient_attention": attention,
+    "aten::_scaled_dot_product_cudnn_attention": attention,
+    "aten::native_group_norm": _one_per_output("norm"),
+    "aten::native_layer_norm": _one_per_output("norm"),
+    "aten::silu": _one_per_output("elementwise"),
+    "aten::silu_": _one_per_output("elementwise"),
+    "aten::mul": _one_per_output("elementwise"),
+    "aten::mul_": _one_per_output("elementwise"),
+    "sige::gather": _gather,
+    "sige::sparse_conv2d": _sparse_conv2d,
+    "sige::linear": _linear,
+    "sige::scatter": lambda args, out: [],  # moves rows
+    "sige::group_stats": lambda args, out: [("statistics", args[0].numel())],
+    "sige::update_group_stats": lambda args, out: [("statistics", 2 * args[3].numel())],  # old and new
+    "sige::block_attention": _block_attention,
+}
