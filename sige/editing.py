@@ -13,12 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from sige.errors import RecordingError
+from sige.errors import RecordingError, UnsupportedError
 from sige.ops import group_stats, scatter
 from sige.packed.features import Layout, PackedPass, Tap, TextCache
 from sige.recording import Blend, ComponentRecording, Recording
@@ -39,17 +38,35 @@ def enable(target: Any) -> Handle:
     handle. While enabled, convolution weights are kept channels-last, which packed and recorded passes read without a
     copy; `disable()` puts them back.
     """
-    known = _handles.get(target)
-    if known is not None and known.enabled:
-        return known
     from sige.models import find_components  # diffusers, which takes seconds to import
 
-    handle = Handle(find_components(target))
-    _handles[target] = handle
+    components = find_components(target)
+    handles = {id(handle): handle for handle in map(_handle_of, components) if handle is not None}
+    if not handles:
+        return Handle(components)
+    (handle, *others) = handles.values()
+    if others or any(component.name not in handle.components for component in components):
+        raise UnsupportedError("enable: a part of this pipeline is enabled by itself: disable that handle first")
     return handle
 
 
-_handles: WeakKeyDictionary[Any, Handle] = WeakKeyDictionary()
+def _handle_of(component: Component) -> Handle | None:
+    """The handle that has enabled the component's module, if one has."""
+    forward = component.module.__dict__.get("forward")
+    return forward.handle if isinstance(forward, _Forward) else None
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What stands in for a component's forward while it is enabled."""
+
+    handle: Handle
+    name: str
+    original: Callable[..., Any]
+    replaced: Callable[..., Any] | None  # what another library had put in its place
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.handle._call(self, args, kwargs)
 
 
 @dataclass
@@ -71,23 +88,33 @@ class Handle:
         self._edit: _Edit | None = None
         self._recording: Recording | None = None
         self._text = TextCache()  # good for as long as the weights are those of the last recording
-        self._formats: list[tuple[nn.Conv2d, torch.memory_format]] = []
+        self._formats: list[nn.Conv2d] = []
+        self._modules: dict[str, list[int]] = {}
         for component in components:
-            self._attach(component)
+            module = component.module
+            original = module.forward
+            module.forward = _Forward(self, component.name, original, module.__dict__.get("forward"))
+            self._adopt(component)
         self.enabled = True
 
     # ---- attaching --------------------------------------------------------------------------------------------------
 
-    def _attach(self, component: Component) -> None:
-        for module in component.module.modules():
-            weight = getattr(module, "weight", None)
-            if isinstance(module, nn.Conv2d) and isinstance(weight, Tensor):
-                if not weight.is_contiguous(memory_format=torch.channels_last):
-                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-                    self._formats.append((module, torch.contiguous_format))
-        original = component.module.forward
-        signature = inspect.signature(original)
-        component.module.forward = partial(self._forward, component, original, signature)
+    def _adopt(self, component: Component) -> None:
+        """Lays convolution weights channels-last, and remembers which modules the walk has seen."""
+        self.components[component.name] = component
+        modules = list(component.module.modules())
+        self._modules[component.name] = [id(module) for module in modules]
+        with torch.inference_mode(False):
+            for module in modules:
+                if isinstance(module, nn.Conv2d) and not _is_channels_last(module.weight):
+                    module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+                    self._formats.append(module)
+
+    def _look_again(self) -> None:
+        """Walks a component again whose modules have changed since: a LoRA was loaded or unloaded."""
+        for component in list(self.components.values()):
+            if [id(module) for module in component.module.modules()] != self._modules[component.name]:
+                self._adopt(component.rebuild())
 
     def disable(self) -> None:
         """Gives every module its own forward and weight layout back; dense outputs are what they were, bit for bit."""
@@ -97,9 +124,12 @@ class Handle:
         self._edit = self._recording = self.last = None
         self._text.clear()
         for component in self.components.values():
-            component.module.__dict__.pop("forward", None)
-        for module, memory_format in self._formats:
-            module.weight.data = module.weight.data.contiguous(memory_format=memory_format)
+            forward = component.module.__dict__.pop("forward")
+            if forward.replaced is not None:
+                component.module.forward = forward.replaced
+        with torch.inference_mode(False):
+            for module in self._formats:
+                module.weight.data = module.weight.data.contiguous()
         self._formats.clear()
 
     def __enter__(self) -> Handle:
@@ -160,29 +190,29 @@ class Handle:
         if self._edit is not None or self._recording is not None:
             inside = "edit" if self._edit is not None else "record"
             raise RecordingError(f"{what}: already inside `with handle.{inside}(...)`: leave it first")
+        self._look_again()
 
     # ---- one call ---------------------------------------------------------------------------------------------------
 
-    def _forward(
-        self,
-        component: Component,
-        original: Callable[..., Any],
-        signature: inspect.Signature,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+    def _call(self, forward: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._edit is None and self._recording is None:
-            return original(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
+            return forward.original(*args, **kwargs)
+        component = self.components[forward.name]
+        bound = inspect.signature(forward.original).bind(*args, **kwargs)
         bound.apply_defaults()
         if self._recording is not None:
-            recorder = partial(original, *args, **kwargs)
-            return _record(component, recorder, bound.arguments, self._recording)
+            dense = partial(forward.original, *args, **kwargs)
+            return _record(component, dense, bound.arguments, self._recording)
         return _run_packed(component, bound.arguments, self._edit, self._text)  # type: ignore[arg-type]
+
+
+def _is_channels_last(weight: Tensor) -> bool:  # [C_out, C, kh, kw]
+    return weight.dim() != 4 or weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def _record(component: Component, call: Callable[[], Any], arguments: dict[str, Any], recording: Recording) -> Any:
     """The dense pass, with hooks that fill the component's part of the recording."""
+    component.check(arguments)
     part = ComponentRecording()
     sample = component.sample(arguments)
     with ExitStack() as hooks:
@@ -190,8 +220,10 @@ def _record(component: Component, call: Callable[[], Any], arguments: dict[str, 
             hooks.callback(_hook(tap, part).remove)
         result = call()
     output = result[0] if not isinstance(result, Tensor) else result
+    for key, rows in part.rows.items():
+        if rows.untyped_storage().data_ptr() == sample.untyped_storage().data_ptr():
+            part.rows[key] = rows.clone()  # the caller's own tensor, which may be written to
     part.input = torch.empty_like(sample, device="meta")
-    part.device = sample.device
     part.output = output.detach().clone()
     recording.components[component.name] = part
     return result

@@ -29,7 +29,6 @@ class ComponentRecording:
     rows: dict[str, Tensor] = field(default_factory=dict)  # name -> [B, H * W, C]
     stats: dict[str, Tensor] = field(default_factory=dict)  # name -> fp64 [B, G, 2]
     input: Tensor | None = None  # on the meta device: shape and dtype of what was recorded
-    device: torch.device | None = None
     output: Tensor | None = None  # [B, C_out, H_out, W_out]
 
     @property
@@ -46,7 +45,6 @@ class ComponentRecording:
             {name: rows.to(device, dtype) for name, rows in self.rows.items()},
             {name: stats.to(device) for name, stats in self.stats.items()},
             self.input.to(dtype=dtype),
-            torch.device(device) if device is not None else self.device,
             self.output.to(device, dtype),
         )
 
@@ -114,6 +112,11 @@ class BlendedComponent:
     name: str
     terms: tuple[tuple[ComponentRecording, float], ...]
 
+    @property
+    def is_one(self) -> bool:
+        """Is it a single recording of weight 1, whose rows are read without a copy?"""
+        return len(self.terms) == 1 and self.terms[0][1] == 1.0
+
     def check(self, sample: Tensor) -> None:
         """Refuses an input that the recordings were not made for."""
         for part, _ in self.terms:
@@ -165,9 +168,10 @@ class BlendedComponent:
 def check_fits(name: str, part: ComponentRecording, sample: Tensor) -> None:
     """The input of an edit has the batch size, resolution, dtype and device that were recorded."""
     recorded = part.input
-    if recorded is None:
+    if recorded is None or part.output is None:
         raise RecordingError(f"edit: the recording of {name} is empty")
-    got, want = (list(sample.shape), sample.dtype, sample.device), (list(recorded.shape), recorded.dtype, part.device)
+    got = list(sample.shape), sample.dtype, sample.device
+    want = list(recorded.shape), recorded.dtype, part.output.device
     if got != want:
         raise RecordingError(
             f"edit: {name} got {got[1]} {got[0]} on {got[2]}, expected what was recorded, {want[1]} {want[0]} on "

@@ -136,7 +136,7 @@ def test_packed_with_everything_active_counts_as_dense(name: str) -> None:
         assert packed[kind] == dense[kind] > 0
     assert packed.get("cross-attention") == dense.get("cross-attention")
     assert packed["linear"] + passes.text == dense["linear"]
-    assert packed["elementwise"] == pytest.approx(dense["elementwise"], rel=0.02)  # scales and shifts on the way
+    assert packed["elementwise"] == pytest.approx(dense["elementwise"], rel=0.03)  # scales and shifts on the way
     assert 0 < packed["statistics"] <= 2 * dense["norm"]
     assert (passes.text > 0) == name.startswith("sd")
 

@@ -22,8 +22,17 @@ sizes = st.tuples(st.integers(1, 19), st.integers(1, 19))
 masks = sizes.flatmap(lambda size: arrays(bool, size, fill=st.just(False)))
 
 
+def dilation_at(mask, dilation, h, w):
+    """As many positions as asked for while they are 8 pixels wide, half as many at 16, a quarter at 32."""
+    cell = max(mask.shape[0] / h, mask.shape[1] / w)
+    while cell > 8 * 2**0.5:
+        cell, dilation = cell / 2, dilation // 2
+    return dilation
+
+
 def active_by_definition(mask, dilation, h, w):
     """A position is active when any pixel it covers is masked; then dilate. One loop, no cleverness."""
+    dilation = dilation_at(mask, dilation, h, w)
     height, width = mask.shape
     covers = np.zeros((h, w), dtype=bool)
     for i in range(h):
@@ -76,7 +85,18 @@ def test_dilation_counts_positions_of_the_level_not_pixels():
     mask[32, 32] = True
     region = Region.from_mask(mask, dilation=2)
     assert [int(region.active(n, n).sum()) for n in (64, 16, 8)] == [25, 25, 25]
-    assert region.ratio(4, 4) == 1  # position 2 of 4, and two more to either side
+    assert region.ratio(4, 4) == 9 / 16  # positions 16 pixels wide: one to either side
+
+
+def test_dilation_halves_at_each_level_coarser_than_eight_pixels():
+    mask = np.zeros((512, 512), dtype=bool)
+    mask[255, 255] = True
+    region = Region.from_mask(mask, dilation=4)
+    reach = {cell: region.active(512 // cell, 512 // cell).any(axis=0).sum() // 2 for cell in (1, 4, 8, 16, 32, 64)}
+    assert reach == {1: 4, 4: 4, 8: 4, 16: 2, 32: 1, 64: 0}
+    odd = Region.from_mask(np.pad(mask, ((0, 8), (0, 24))), dilation=2)  # 65 x 67 latents, then 33 x 34 and 17 x 17
+    widths = [odd.active(*level).any(axis=0).sum() for level in ((65, 67), (33, 34), (17, 17))]
+    assert widths == [5, 3, 1]
 
 
 def test_dilation_beyond_the_level_fills_it():

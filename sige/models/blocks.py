@@ -26,6 +26,7 @@ from sige.packed.transformer import PackedTransformer, TransformerBlock
 
 __all__ = ["Walker", "pack"]
 
+LAYERS = (nn.Conv2d, nn.GroupNorm, nn.LayerNorm)  # the kinds that hold weights
 PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
 
 
@@ -46,7 +47,8 @@ class Walker:
         self.name = name
         self.root = root
         self._paths = {module: path for path, module in root.named_modules()}
-        self._claimed: set[nn.Module] = set()
+        self._known: set[nn.Module] = set()  # blocks and layers whose kind was checked
+        self._whole: set[nn.Module] = set()  # modules that are called as they are, with all their parts
 
     # ---- claims and refusals ------------------------------------------------------------------------------------
 
@@ -65,25 +67,29 @@ class Walker:
             wanted = " or ".join(kind.__name__ for kind in kinds)
             hint = self._hint(module)
             raise self.refuse(module, f"SIGE cannot run this module packed, expected {wanted}{hint}")
-        self._claimed.add(module)
+        self._known.add(module)
         return module
 
     def claim_all(self, module: Any) -> Any:
         """A module that is called as it is, on rows: all of it is understood, adapters included."""
         if module is not None:
-            self._claimed.update(module.modules())
+            self._whole.update(module.modules())
         return module
 
     def finish(self) -> None:
-        """Every module with weights of its own has been claimed."""
+        """Every weight belongs to a layer that was claimed; blocks have none of their own."""
         for module in self.root.modules():
-            if module not in self._claimed and any(True for _ in module.parameters(recurse=False)):
+            own = {name for name, _ in module.named_parameters(recurse=False)}
+            is_layer = module in self._known and type(module) in LAYERS and own <= {"weight", "bias"}
+            if own and module not in self._whole and not is_layer:
                 raise self.refuse(module, f"SIGE does not know this module and would leave it out{self._hint(module)}")
 
     @staticmethod
     def _hint(module: nn.Module) -> str:
         if "lora" in type(module).__module__.lower() or "peft" in type(module).__module__:
-            return ": an adapter on a convolution runs packed only when it is fused (pipe.fuse_lora())"
+            return (
+                ": an adapter on a convolution runs packed only as part of it: fuse_lora(), then unload_lora_weights()"
+            )
         return ""
 
     def require(self, module: nn.Module, condition: bool, why: str) -> None:
@@ -116,7 +122,7 @@ class Walker:
         if not isinstance(base, nn.Linear):
             raise self.refuse(layer, f"SIGE cannot run this module packed, expected Linear{self._hint(layer)}")
         self.claim_all(layer)
-        return layer
+        return layer  # type: ignore[no-any-return]
 
     def silu(self, module: nn.Module) -> None:
         """The activation that gather applies."""
@@ -130,6 +136,7 @@ class Walker:
         plain = plain and (block.time_embedding_norm == "default" or block.time_emb_proj is None)
         self.require(block, plain, "expected a residual block without resampling and with an added time embedding")
         self.silu(block.nonlinearity)
+        self.claim(block.dropout, nn.Dropout)
         return ResnetBlock(
             self.conv(block.conv1, Geometry.conv3x3(), block.norm1),
             self.conv(block.conv2, Geometry.conv3x3(), block.norm2),
@@ -168,7 +175,7 @@ class Walker:
         self.require(block, not hasattr(block, "fuser"), "GLIGEN cannot run packed: use a model without it")
         norms = tuple(self.claim(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2, block.norm3))
         return TransformerBlock(
-            norms,  # type: ignore[arg-type]
+            norms,
             SelfAttention(self.path(block.attn1), self.projections(block.attn1)),
             CrossAttention(self.projections(block.attn2)),
             self.feed_forward(block.ff),
@@ -176,8 +183,10 @@ class Walker:
 
     def feed_forward(self, module: Any) -> FeedForward:
         self.claim(module, DiffusersFeedForward)
-        gated, *_, out = (layer for layer in module.net if not isinstance(layer, nn.Dropout))
+        gated, dropout, out, *more = module.net
         self.claim(gated, GEGLU)
+        for layer in (dropout, *more):
+            self.claim(layer, nn.Dropout)
         return FeedForward(self.row_layer(gated.proj), self.row_layer(out))
 
     def projections(self, attention: Any) -> Projections:
@@ -191,8 +200,9 @@ class Walker:
                 f"attention goes through {processor}: {what} cannot run packed yet; "
                 "unload it, or call set_attn_processor(AttnProcessor2_0()) before sige.enable()",
             )
-        fused = getattr(attention, "fused_projections", False)
-        self.require(attention, not fused, "projections are fused: call unfuse_qkv_projections() before sige.enable()")
+        self.claim(attention.to_out[1], nn.Dropout)
+        for unused in ("to_qkv", "to_kv"):  # what unfusing leaves behind; no plain processor reads it
+            self.claim_all(getattr(attention, unused, None))
         extras = ("spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj", "sliceable_head_dim_")
         odd = [name for name in extras if getattr(attention, name, None)]
         self.require(attention, not odd, f"has {', '.join(odd)}, which SIGE does not run packed")

@@ -17,6 +17,9 @@ class Component(Protocol):
     name: str  # unet, vae.encoder, vae.decoder
     module: nn.Module  # whose forward is replaced
 
+    def rebuild(self) -> Component:
+        """The same component walked again, after its modules have changed (a LoRA was loaded, say)."""
+
     def taps(self) -> list[Tap]:
         """What a dense pass must record."""
 

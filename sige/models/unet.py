@@ -90,6 +90,9 @@ class PackedUNet:
         walker.require(block, len(resamplers) <= 1, "expected at most one resampler")
         return Stage(resnets, transformers, resamplers[0] if resamplers else None)
 
+    def rebuild(self) -> PackedUNet:
+        return PackedUNet(self.module)
+
     def taps(self) -> list[Tap]:
         stages = [*self.down, *([self.middle] if self.middle else []), *self.up]
         return [*self.first.taps, *(tap for stage in stages for tap in stage.taps), *self.last.taps]
@@ -112,9 +115,13 @@ class PackedUNet:
         )
         if residuals != middle:
             raise UnsupportedError("unet: a T2I-Adapter cannot run packed; a ControlNet passes both kinds of residuals")
-        extra = {name for name in arguments.get("cross_attention_kwargs") or {} if name != "scale"}
-        if extra:
-            raise UnsupportedError(f"unet: cross_attention_kwargs has {', '.join(sorted(extra))}, expected scale only")
+        extra = arguments.get("cross_attention_kwargs") or {}
+        odd = sorted(name for name, value in extra.items() if name != "scale" or value not in (None, 1.0))
+        if odd:
+            raise UnsupportedError(
+                f"unet: cross_attention_kwargs has {', '.join(odd)}, which cannot run packed: leave it out "
+                "(a LoRA gets its weight from set_adapters() instead of scale)"
+            )
         for block in self.module.up_blocks:
             if any(getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")):
                 raise UnsupportedError("unet: FreeU is on and cannot run packed: call disable_freeu() first")

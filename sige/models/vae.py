@@ -24,9 +24,10 @@ Layer = PackedConv | ResnetBlock | AttentionBlock
 class PackedCoder:
     """An encoder or a decoder: a chain of layers without skips."""
 
-    def __init__(self, name: str, coder: Encoder | Decoder) -> None:
+    def __init__(self, name: str, coder: Encoder | Decoder, vae: AutoencoderKL) -> None:
         self.name = name
         self.module = coder
+        self.vae = vae
         walker = Walker(name, coder)
         walker.silu(coder.conv_act)
         first = walker.conv(coder.conv_in, Geometry.conv3x3())
@@ -62,6 +63,9 @@ class PackedCoder:
         samplers = [walker.upsampler(sampler) for sampler in block.upsamplers or []]
         return [*(walker.resnet(resnet) for resnet in block.resnets), *samplers]
 
+    def rebuild(self) -> PackedCoder:
+        return PackedCoder(self.name, self.module, self.vae)
+
     def taps(self) -> list[Tap]:
         return [tap for layer in self.layers for tap in layer.taps]
 
@@ -72,6 +76,7 @@ class PackedCoder:
         return None
 
     def check(self, arguments: dict[str, Any]) -> None:
+        check_whole(self.vae)
         if arguments.get("latent_embeds") is not None:
             raise UnsupportedError(f"{self.name}: latent_embeds is given and cannot run packed: leave it out")
 
@@ -87,8 +92,13 @@ class PackedCoder:
 
 
 def vae_components(vae: AutoencoderKL) -> list[PackedCoder]:
-    """Encoder and decoder; tiles and slices would each be a picture of their own, so they are refused."""
+    """Encoder and decoder."""
+    check_whole(vae)
+    return [PackedCoder("vae.encoder", vae.encoder, vae), PackedCoder("vae.decoder", vae.decoder, vae)]
+
+
+def check_whole(vae: AutoencoderKL) -> None:
+    """Refuses tiles and slices: each would be recorded as if it were the picture."""
     for flag, method in (("use_tiling", "disable_tiling"), ("use_slicing", "disable_slicing")):
         if getattr(vae, flag, False):
             raise UnsupportedError(f"vae: {flag} is on and cannot run packed: call vae.{method}() first")
-    return [PackedCoder("vae.encoder", vae.encoder), PackedCoder("vae.decoder", vae.decoder)]

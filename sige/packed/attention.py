@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ class Projections:
 
     def split(self, rows: Tensor) -> Tensor:  # [B, N, Hd * D] -> [B, N, Hd, D]
         """Rows by head."""
-        return rows.view(*rows.shape[:2], self.heads, -1)
+        return rows.view(*rows.shape[:2], self.heads, rows.shape[2] // self.heads)
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, N, Hd, D], [B, L, Hd, D] twice -> [B, N, Hd, D]
@@ -57,14 +58,21 @@ class SelfAttention:
     ) -> Tensor:  # [B, N, C]
         layers = self.layers
         query, key, value = (layers.split(linear(rows, layer)) for layer in (layers.query, layers.key, layers.value))
+        if query.shape[1] == 0:
+            return residual
+        in_place = run.recorded.is_one  # then recorded rows are read where they lie, active ones skipped
+        inactive = None if in_place else run.layout.inactive(size)
         recorded_key, recorded_value = (
-            layers.split(run.recorded.rows(name)) for name in (self.key_name, self.value_name)
+            layers.split(run.recorded.rows(name, inactive)) for name in (self.key_name, self.value_name)
         )
-        if rows.device.type == "cuda" or query.shape[3] > LARGEST_HEAD_ON_CPU:
+        if rows.device.type != "cuda" and query.shape[3] <= LARGEST_HEAD_ON_CPU:
+            index = run.layout.keys(size, compact=not in_place)
+            out = block_attention(query, key, value, recorded_key, recorded_value, index)
+        elif in_place:
             active = run.layout.index(size).long()
             out = sdpa(query, recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
         else:
-            out = block_attention(query, key, value, recorded_key, recorded_value, run.layout.keys(size))
+            out = sdpa(query, torch.cat([key, recorded_key], 1), torch.cat([value, recorded_value], 1))
         return linear(out.flatten(2), layers.out, residual)
 
 

@@ -55,8 +55,18 @@ class Layout:
         key = (geometry, size)
         return self._keep(("map", key), lambda: found.index), self._keep(("halo", key), lambda: found.halo)
 
-    def keys(self, size: Size) -> Tensor:  # int32 [H * W]
-        """The row of every position: packed where it is active, recorded elsewhere."""
+    def inactive(self, size: Size) -> Tensor:  # int32 [H * W - N]
+        """The positions of a level that are not active."""
+        return self._keep(("inactive", size), lambda: (~self.region).index(*size))
+
+    def keys(self, size: Size, compact: bool = False) -> Tensor:  # int32 [H * W]
+        """The rows that attention sees: packed ones, and recorded ones elsewhere.
+
+        Recorded rows are numbered by position, or, where `compact`, in the order of `inactive`.
+        """
+        if compact:
+            count = size[0] * size[1]
+            return self._keep(("compact keys", size), lambda: np.arange(count, dtype=np.int32))
         return self._keep(("keys", size), lambda: row_map(self.region, *size))
 
     def identity(self, size: Size) -> Tensor:  # int32 [N, 1]

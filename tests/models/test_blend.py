@@ -1,0 +1,247 @@
+"""Blends: weighted sums of recordings, read only where a packed pass reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sige
+from sige import Recording, RecordingError, Region
+from sige.ops import group_stats
+from sige.recording import Blend, BlendedComponent, ComponentRecording
+from tests.models.test_properties import RELATIVE_ERROR, active, relative_error
+from tests.models.tiny import Case, every_case, make_case
+
+Terms = list[tuple[Recording, float]]
+
+
+def record(case: Case, handle: sige.Handle, x: Tensor) -> Recording:
+    with handle.record() as recording:
+        case.call(x)
+    return recording
+
+
+# ---- whole passes ---------------------------------------------------------------------------------------------------
+
+
+@every_case
+def test_weights_that_split_one_recording_equal_that_recording(case: str) -> None:
+    made = make_case(case)
+    x, edited = made.input(1, 2), made.input(2, 2)
+    region = made.rectangle(2, 3, 4, 4, dilation=1)
+    with sige.enable(made.model) as handle:
+        recording = record(made, handle, x)
+        with handle.edit(region):
+            alone = made.call(edited)
+        for weights in ((0.25, 0.75), (-1.5, 2.5), (0.2, 0.3, 0.5)):
+            with handle.edit(region, blend=[(recording, weight) for weight in weights]):
+                assert relative_error(made.call(edited), alone) <= RELATIVE_ERROR
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_weights_that_split_one_recording_equal_it_in_16_bits(dtype: torch.dtype) -> None:
+    """A quarter and three quarters are rounded once each and once summed: the error of about one more layer."""
+    made = make_case("sdxl-base", dtype)
+    x, edited = made.input(1, 2), made.input(2, 2)
+    region = made.rectangle(2, 3, 8, 8, dilation=1)
+    with sige.enable(made.model) as handle:
+        recording = record(made, handle, x)
+        with handle.edit(region):
+            alone = made.call(edited)
+        with handle.edit(region, blend=[(recording, 0.25), (recording, 0.75)]):
+            blended = made.call(edited)
+    inside = active(region, alone)
+    dense = relative_error(made.call(edited), make_case("sdxl-base", dtype, exact=True).call(edited.double()))
+    assert relative_error(blended[..., inside], alone[..., inside]) <= 1.5 * dense
+
+
+@every_case
+def test_outside_the_region_a_blend_is_the_weighted_sum_of_the_outputs(case: str) -> None:
+    made = make_case(case)
+    region = made.rectangle(2, 3, 4, 4, dilation=1)
+    with sige.enable(made.model) as handle:
+        blend: Terms = []
+        expected = torch.zeros(())
+        for seed, weight in ((1, 3.0), (2, -3.0), (3, 1.0)):  # the quadratic forecast
+            with handle.record() as recording:
+                expected = expected + weight * made.call(made.input(seed, 2))
+            blend.append((recording, weight))
+        with handle.edit(region, blend=blend):
+            out = made.call(made.input(4, 2))
+    outside = ~active(region, out)
+    torch.testing.assert_close(out[..., outside], expected[..., outside], rtol=1e-5, atol=1e-5)
+
+
+@every_case
+def test_everything_active_makes_the_blend_irrelevant(case: str) -> None:
+    """Every recorded value, those in the statistics too, is replaced: what is left of a forecast cancels out."""
+    made = make_case(case)
+    edited = made.input(3)
+    dense = made.call(edited)
+    with sige.enable(made.model) as handle:
+        first, second = (record(made, handle, made.input(seed)) for seed in (1, 2))
+        with handle.edit(made.full(), blend=[(first, -1.0), (second, 2.0)]):
+            assert relative_error(made.call(edited), dense) <= RELATIVE_ERROR
+
+
+@every_case
+def test_a_blend_is_continuous_in_its_weights(case: str) -> None:
+    """From one recording to another: at both ends the recording alone, in between something else."""
+    made = make_case(case)
+    edited = made.input(3)
+    region = made.rectangle(2, 3, 4, 4, dilation=1)
+    with sige.enable(made.model) as handle:
+        first, second = (record(made, handle, made.input(seed)) for seed in (1, 2))
+
+        def run(share: float) -> Tensor:
+            with handle.edit(region, blend=[(first, 1.0 - share), (second, share)]):
+                return made.call(edited)[..., inside]
+
+        inside = torch.tensor(region.active(*second.components[made.component].output.shape[2:]))
+        assert relative_error(run(1e-6), run(0.0)) < 1e-4
+        assert relative_error(run(1.0 - 1e-6), run(1.0)) < 1e-4
+        assert 0.01 < relative_error(run(0.5), run(0.0))
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [(), (0.5,), (0.5, 0.6), (1.0, -1.0), (float("nan"),), (2.0, -1.001)], ids=str)
+def test_weights_that_do_not_add_up_to_one_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(RecordingError, match="add up to .* expected 1"):
+        Blend.of([(Recording(), weight) for weight in weights])
+
+
+def test_weights_that_add_up_to_one_but_for_rounding_are_taken() -> None:
+    weights = [0.1] * 10
+    assert sum(weights) != 1.0
+    assert len(Blend.of([(Recording(), weight) for weight in weights]).terms) == 10
+
+
+def test_a_recording_of_weight_zero_is_dropped() -> None:
+    made = make_case("sdxl-base")
+    x, edited = made.input(1), made.input(2)
+    region = made.rectangle(2, 3, 8, 8)
+    with sige.enable(made.model) as handle:
+        recording = record(made, handle, x)
+        with handle.edit(region):
+            alone = made.call(edited)
+        cleared = Recording()  # reading it would be an error
+        with handle.edit(region, blend=[(cleared, 0.0), (recording, 1.0), (cleared, 0.0)]):
+            assert torch.equal(made.call(edited), alone)
+
+
+def test_every_recording_of_a_blend_must_fit() -> None:
+    made = make_case("sdxl-base")
+    with sige.enable(made.model) as handle:
+        recordings = [record(made, handle, made.input(1, batch)) for batch in (1, 2)]
+        with handle.edit(made.full(), blend=[(recording, 0.5) for recording in recordings]):
+            for batch in (1, 2):
+                with pytest.raises(RecordingError, match=r"unet got .* expected what was recorded"):
+                    made.call(made.input(2, batch))
+
+
+# ---- what is read ---------------------------------------------------------------------------------------------------
+
+
+def parts() -> tuple[list[ComponentRecording], BlendedComponent]:
+    """Two recordings of 12 rows of 8 channels in 4 groups, and 1.5 times one minus half the other."""
+    generator = torch.Generator().manual_seed(3)
+    rows = [torch.randn(2, 12, 8, generator=generator) for _ in range(2)]
+    made = [ComponentRecording({"layer": value}, {"layer": group_stats(value, 4)}) for value in rows]
+    return made, BlendedComponent("unet", ((made[0], 1.5), (made[1], -0.5)))
+
+
+def test_blended_rows_are_the_weighted_sum() -> None:
+    (first, second), blend = parts()
+    index = torch.tensor([7, 0, 3], dtype=torch.int32)
+    expected = 1.5 * first.rows["layer"] - 0.5 * second.rows["layer"]
+    torch.testing.assert_close(blend.rows("layer"), expected)
+    torch.testing.assert_close(blend.rows("layer", index), expected[:, index.long()])
+    assert blend.rows("layer", index[:0]).shape == (2, 0, 8)
+
+
+def test_blended_statistics_are_those_of_the_inactive_rows_and_the_packed_ones() -> None:
+    (first, second), blend = parts()
+    packed, index = torch.randn(2, 3, 8), torch.tensor([7, 0, 3], dtype=torch.int32)
+    inactive = [i for i in range(12) if i not in index]
+    expected = 1.5 * group_stats(first.rows["layer"][:, inactive].contiguous(), 4)
+    expected = expected - 0.5 * group_stats(second.rows["layer"][:, inactive].contiguous(), 4) + group_stats(packed, 4)
+    torch.testing.assert_close(blend.updated_stats("layer", index, packed), expected, rtol=1e-5, atol=1e-5)
+    expected = 1.5 * first.stats["layer"] - 0.5 * second.stats["layer"]
+    torch.testing.assert_close(blend.stats("layer"), expected)
+
+
+class Arithmetic(TorchDispatchMode):
+    """The elements of the largest result of a product or a sum inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(kind in func.name() for kind in ("mul", "add", "lerp", "sum", "matmul", "einsum")):
+            self.elements = max(self.elements, out.numel())
+        return out
+
+
+@every_case
+def test_only_the_rows_that_are_read_are_blended(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once per pass: of a convolution's input the halo, of keys and values the level; of no layer anything twice."""
+    made = make_case(case)
+    mask = torch.zeros(made.image_size)
+    mask[-9:, -9:] = 1
+    region = Region.from_mask(mask, dilation=0)
+    read: dict[str, int] = {}
+    rows_of = BlendedComponent.rows
+
+    def spy(self: BlendedComponent, key: str, index: Tensor | None = None) -> Tensor:
+        assert key not in read, f"{key} is blended twice in a pass"
+        with Arithmetic() as arithmetic:
+            rows = rows_of(self, key, index)
+        read[key] = arithmetic.elements // (rows.shape[0] * rows.shape[2])
+        assert read[key] == rows.shape[1], "rows were summed that nobody asked for"
+        return rows
+
+    monkeypatch.setattr(BlendedComponent, "rows", spy)
+    with sige.enable(made.model) as handle:
+        first, second = (record(made, handle, made.input(seed)) for seed in (1, 2))
+        with handle.edit(region, blend=[(first, 0.5), (second, 0.5)]):
+            made.call(made.input(3))
+    recorded = first.components[made.component].rows
+    convolutions = {key: count for key, count in read.items() if not key.endswith((".key", ".value"))}
+    assert len(convolutions) > 10
+    for key, count in convolutions.items():
+        positions = recorded[key].shape[1]
+        side = int(positions**0.5)
+        corner = -(-9 * side // made.image_size[0])  # the active positions are corner x corner
+        # Two rows and columns around them at most, with strides and upsampling; one where the size stays.
+        assert count <= min((corner + 2) ** 2, positions) - corner**2, f"{key}: {count} of {positions} rows"
+    assert 0 < sum(convolutions.values()) < 0.3 * sum(recorded[key].shape[1] for key in convolutions)
+
+
+def test_keys_and_values_are_blended_at_inactive_positions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_case("sdxl-base")
+    region = made.rectangle(0, 0, 16, 8)
+    read: dict[str, int] = {}
+    rows_of = BlendedComponent.rows
+
+    def spy(self: BlendedComponent, key: str, index: Tensor | None = None) -> Tensor:
+        rows = rows_of(self, key, index)
+        read[key] = rows.shape[1]
+        return rows
+
+    monkeypatch.setattr(BlendedComponent, "rows", spy)
+    with sige.enable(made.model) as handle:
+        first, second = (record(made, handle, made.input(seed)) for seed in (1, 2))
+        with handle.edit(region, blend=[(first, 0.5), (second, 0.5)]):
+            made.call(made.input(3))
+    keys = [key for key in read if key.endswith(".key")]
+    assert keys
+    for key in keys:
+        assert read[key] == first.components["unet"].rows[key].shape[1] // 2
