@@ -1,6 +1,6 @@
 """The packed UNet, decoder and encoder at full size against the dense ones: time, cost of recording, accuracy.
 
-    python -m benchmarks.packed unet|decoder|encoder|curve|overhead|accuracy [--runs 5] [--dtype fp32] [--json OUT]
+    python -m benchmarks.packed TABLE [--runs 5] [--dtype fp32] [--json OUT]
 
 SDXL's shapes with random weights, 512x1024, UNet batch 2; needs about 14 GB in fp32 and minutes per table. Dense and
 packed runs take turns in one process; a figure is a median.
@@ -11,6 +11,7 @@ packed runs take turns in one process; a figure is a median.
     curve     the UNet from 1 to 100 % active, and where it breaks even
     overhead  what recording costs on top of a dense pass, and a blend of three on top of one recording
     accuracy  error inside the mask against the dense pass: dilation 0, 1, 2, 4, statistics exact and frozen
+    levels    the same error for other dilations of the three levels, and the work that each takes
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from benchmarks.measure import DTYPES, Row, machine, print_table, write_json
 from sige.profiling import Candidate, Subject, build, count_passes, interleaved, peak_bytes
 
 SIZE = (512, 1024)
+# Positions at 64x128, 32x64 and 16x32: uniform, halved per level, and in between.
+LEVEL_DILATIONS = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 0), (2, 1, 1), (2, 2, 2), (4, 2, 0), (4, 2, 1))
 CURVE = (0.01, 0.03, 0.05, 0.10, 0.20, 0.30, 0.50, 0.75, 1.0)
 
 
@@ -204,11 +208,34 @@ def accuracy(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def levels(options: argparse.Namespace) -> list[Row]:
+    subject, mask = subject_of("sdxl-base", options), rectangle()
+    sample = edited(subject, mask)
+    inside = torch.tensor(sige.Region.from_mask(mask, dilation=0).active(*subject.levels[0]))
+    rows: list[Row] = []
+    with recorded(subject) as handle:
+        dense = call(subject, sample)[..., inside]
+        for positions in LEVEL_DILATIONS:
+            region = sige.Region(SIZE, partial(_dilated_level, mask, dict(zip(subject.levels, positions, strict=True))))
+            with handle.edit(region):
+                out = call(subject, sample)[..., inside]
+            counts = count_passes(build(subject.name, SIZE), region).packed
+            error = ((out - dense).norm() / dense.norm()).item()
+            rows.append({"positions": " ".join(map(str, positions)), "all G": counts.all / 1e9, "error": error})
+    return rows
+
+
+def _dilated_level(mask: np.ndarray, positions: dict[tuple[int, int], int], height: int, width: int) -> np.ndarray:
+    """Each level dilated by a number of its own."""
+    pooled = sige.Region.from_mask(mask, dilation=0).active(height, width)
+    return sige.Region.from_mask(pooled, dilation=positions[height, width]).active(height, width)
+
+
 def subject_of(name: str, options: argparse.Namespace) -> Subject:
     return build(name, SIZE, device="cpu", dtype=DTYPES[options.dtype])
 
 
-TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy)}
+TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy, levels)}
 
 
 @torch.no_grad()

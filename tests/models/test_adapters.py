@@ -208,7 +208,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "down only": ({"down_block_additional_residuals": [torch.zeros(2, 16, 16, 16)] * 9}, "T2I-Adapter.*ControlNet"),
     "middle only": ({"mid_block_additional_residual": torch.zeros(2, 32, 4, 4)}, "ControlNet"),
     "GLIGEN": ({"cross_attention_kwargs": {"gligen": {}}}, "cross_attention_kwargs has gligen"),
-    "IP-Adapter masks": ({"cross_attention_kwargs": {"ip_adapter_masks": []}}, "cross_attention_kwargs has ip_adapter_masks"),
+    "IP-Adapter masks": (
+        {"cross_attention_kwargs": {"ip_adapter_masks": []}},
+        "cross_attention_kwargs has ip_adapter_masks",
+    ),
 }
 
 

@@ -42,6 +42,13 @@ def test_weights_that_split_one_recording_equal_that_recording(case: str) -> Non
                 assert relative_error(made.call(edited), alone) <= RELATIVE_ERROR
 
 
+@pytest.mark.parametrize("case", ["sdxl-base", "sd15", "vae-decoder"])
+def test_weights_that_split_one_recording_equal_it_through_sdpa(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of wide heads on the CPU, and of CUDA."""
+    monkeypatch.setattr("sige.packed.attention.LARGEST_HEAD_ON_CPU", 0)
+    test_weights_that_split_one_recording_equal_that_recording(case)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_weights_that_split_one_recording_equal_it_in_16_bits(dtype: torch.dtype) -> None:
     """A quarter and three quarters are rounded once each and once summed: the error of about one more layer."""

@@ -112,7 +112,9 @@ def vae(seed: int = 6, **changes: Any) -> AutoencoderKL:
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "layers_per_block": 1,
         "latent_channels": 4,
-        "norm_num_groups": 8,
+        # Two channels a group at least: PyTorch's channels-last GroupNorm on the CPU takes E[x^2] - E[x]^2 in fp32, and
+        # where the mean of a group of one channel is far from zero, the *dense* result is off by more than 1e-5.
+        "norm_num_groups": 4,
     }
     model = AutoencoderKL(**{**config, **changes}).eval()
     randomise(model, seed)
