@@ -12,11 +12,13 @@ packed runs take turns in one process; a figure is a median.
     overhead  what recording costs on top of a dense pass, and a blend of three on top of one recording
     accuracy  error inside the mask against the dense pass: dilation 0, 1, 2, 4, statistics exact and frozen
     levels    the same error for other dilations of the three levels, and the work that each takes
+    profile   where the time of a packed UNet pass goes, by kind of op
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -34,6 +36,15 @@ from sige.profiling import Candidate, Subject, build, count_passes, interleaved,
 SIZE = (512, 1024)
 # Positions at 64x128, 32x64 and 16x32: uniform, halved per level, and in between.
 LEVEL_DILATIONS = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 0), (2, 1, 1), (2, 2, 2), (4, 2, 0), (4, 2, 1))
+KINDS = {  # of op, by the beginning of its name
+    "linear layers": ("sige::linear", "aten::addmm", "aten::mm", "aten::bmm"),
+    "convolutions, with their gathers": ("sige::sparse_conv2d",),
+    "attention": ("sige::block_attention", "aten::_scaled_dot_product"),
+    "other gathers and scatters": ("sige::gather", "sige::scatter", "aten::index"),
+    "statistics": ("sige::group_stats", "sige::update_group_stats"),
+    "layer norms": ("aten::native_layer_norm",),
+    "activations": ("aten::gelu", "aten::mul", "aten::silu"),
+}
 CURVE = (0.01, 0.03, 0.05, 0.10, 0.20, 0.30, 0.50, 0.75, 1.0)
 
 
@@ -225,6 +236,28 @@ def levels(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def profile(options: argparse.Namespace) -> list[Row]:
+    """Own time of every op in `runs` packed passes, dilation 1; an op that is only Python's shows as the rest."""
+    subject, mask = subject_of("sdxl-base", options), rectangle()
+    with recorded(subject) as handle:
+        run = packed(handle, subject, mask, 1)
+        run()
+        begin = time.perf_counter()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            for _ in range(options.runs):
+                run()
+        wall = (time.perf_counter() - begin) * 1e6
+    spent = dict.fromkeys([*KINDS, "rest of torch"], 0.0)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, names in KINDS.items() if event.key.startswith(names)), "rest of torch")
+        spent[kind] += event.self_cpu_time_total
+    spent["Python"] = wall - sum(spent.values())
+    return [
+        {"kind": kind, "ms a pass": time_ / 1e3 / options.runs, "% of the pass": 100 * time_ / wall}
+        for kind, time_ in spent.items()
+    ]
+
+
 def _dilated_level(mask: np.ndarray, positions: dict[tuple[int, int], int], height: int, width: int) -> np.ndarray:
     """Each level dilated by a number of its own."""
     pooled = sige.Region.from_mask(mask, dilation=0).active(height, width)
@@ -235,7 +268,7 @@ def subject_of(name: str, options: argparse.Namespace) -> Subject:
     return build(name, SIZE, device="cpu", dtype=DTYPES[options.dtype])
 
 
-TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy, levels)}
+TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy, levels, profile)}
 
 
 @torch.no_grad()

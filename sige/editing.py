@@ -1,59 +1,81 @@
 """When a model's forward runs as it is, is recorded, or runs packed: enable(), the handle, its two contexts.
 
 While enabled, `forward` of each component is a thin wrapper. Outside the contexts it calls diffusers' own forward;
-inside `record()` the same, with hooks that keep what a packed pass will read; inside `edit()` the packed pass.
+inside `record()` the same, with hooks that keep what a packed pass will read; inside `edit()` the packed pass, or,
+with an `EditConfig`, whatever its policy says for this step.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from sige.errors import RecordingError, UnsupportedError
-from sige.ops import group_stats, scatter
-from sige.packed.features import Layout, PackedPass, Tap, TextCache
-from sige.recording import Blend, ComponentRecording, Recording
+from sige.config import EditConfig
+from sige.errors import ConfigError, RecordingError, RegionError, UnsupportedError
+from sige.packed.features import TextCache
+from sige.packed.linear import is_hooked
+from sige.passes import Call, Packing, record_pass
+from sige.policies import Passes, Policy, make_policy
+from sige.recording import Blend, Recording
 from sige.region import Region
 
 if TYPE_CHECKING:
     from sige.models import Component
 
-__all__ = ["Handle", "enable"]
+__all__ = ["Handle", "enable", "handle_of"]
 
-logger = logging.getLogger(__name__)
+_ENTRY = threading.Lock()  # held while a context is entered, by whichever handle
 
 
-def enable(target: Any) -> Handle:
+def enable(target: Any, config: EditConfig | None = None) -> Handle:
     """Prepares a UNet2DConditionModel, an AutoencoderKL or a pipeline for recording and editing.
 
+    With a configuration `handle.edit(region)` follows its policy through every step of the pipeline's calls; without
+    one it reads what `handle.record()` has left.
+
     Raises `UnsupportedError` with path and class for a module that cannot run packed. Enabling twice returns the same
-    handle. While enabled, convolution weights are kept channels-last, which packed and recorded passes read without a
-    copy; `disable()` puts them back.
+    handle, with the newer configuration. While enabled, convolution weights are kept channels-last, which packed and
+    recorded passes read without a copy; `disable()` puts them back.
     """
-    from sige.models import find_components  # diffusers, which takes seconds to import
+    from sige.models import find_components, is_pipeline  # diffusers, which takes seconds to import
 
     components = find_components(target)
-    handles = {id(handle): handle for handle in map(_handle_of, components) if handle is not None}
+    pipe = target if is_pipeline(target) else None
+    if config is not None and (pipe is None or all(component.name != "unet" for component in components)):
+        raise ConfigError(
+            f"enable: a policy follows the steps of a pipeline: got {type(target).__name__}, expected a pipeline with "
+            "a UNet; leave the configuration out to record and edit by hand"
+        )
+    handle = _common_handle(components) or Handle(components)
+    handle.pipe = pipe or handle.pipe
+    handle.config = config or handle.config
+    return handle
+
+
+def handle_of(target: Any) -> Handle | None:
+    """The handle that has enabled the target, if one has."""
+    from sige.models import find_components
+
+    return _common_handle(find_components(target))
+
+
+def _common_handle(components: list[Component]) -> Handle | None:
+    """The one handle of all components; None where none is enabled."""
+    forwards = [component.module.__dict__.get("forward") for component in components]
+    handles = {id(one.handle): one.handle for one in forwards if isinstance(one, _Forward)}
     if not handles:
-        return Handle(components)
+        return None
     (handle, *others) = handles.values()
     if others or any(component.name not in handle.components for component in components):
         raise UnsupportedError("enable: a part of this pipeline is enabled by itself: disable that handle first")
     return handle
-
-
-def _handle_of(component: Component) -> Handle | None:
-    """The handle that has enabled the component's module, if one has."""
-    forward = component.module.__dict__.get("forward")
-    return forward.handle if isinstance(forward, _Forward) else None
 
 
 @dataclass(frozen=True)
@@ -69,14 +91,13 @@ class _Forward:
         return self.handle._call(self, args, kwargs)
 
 
-@dataclass
-class _Edit:
-    """What an edit context has set up."""
+@dataclass(frozen=True)
+class _Inside:
+    """The context that is open: whose calls it takes, and what it does with each."""
 
-    region: Region
-    blend: Blend
-    exact_statistics: bool
-    layouts: dict[torch.device, Layout] = field(default_factory=dict)
+    context: str
+    thread: int
+    run: Callable[[Call], Any]
 
 
 class Handle:
@@ -84,12 +105,14 @@ class Handle:
 
     def __init__(self, components: list[Component]) -> None:
         self.components = {component.name: component for component in components}
+        self.config: EditConfig | None = None
+        self.pipe: Any = None
         self.last: Recording | None = None  # what edit() reads unless told otherwise
-        self._edit: _Edit | None = None
-        self._recording: Recording | None = None
+        self.passes = Passes()  # of the last call of the pipeline inside edit()
+        self._inside: _Inside | None = None
         self._text = TextCache()  # good for as long as the weights are those of the last recording
         self._formats: list[nn.Conv2d] = []
-        self._modules: dict[str, list[int]] = {}
+        self._walked: dict[str, list[object]] = {}
         for component in components:
             module = component.module
             original = module.forward
@@ -100,20 +123,19 @@ class Handle:
     # ---- attaching --------------------------------------------------------------------------------------------------
 
     def _adopt(self, component: Component) -> None:
-        """Lays convolution weights channels-last, and remembers which modules the walk has seen."""
+        """Lays convolution weights channels-last, and remembers what the walk has seen."""
         self.components[component.name] = component
-        modules = list(component.module.modules())
-        self._modules[component.name] = [id(module) for module in modules]
+        self._walked[component.name] = _state(component.module)
         with torch.inference_mode(False):
-            for module in modules:
+            for module in component.module.modules():
                 if isinstance(module, nn.Conv2d) and not _is_channels_last(module.weight):
                     module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
                     self._formats.append(module)
 
     def _look_again(self) -> None:
-        """Walks a component again whose modules have changed since: a LoRA was loaded or unloaded."""
+        """Walks a component again that has changed since: a LoRA was loaded, a hook or a processor was set."""
         for component in list(self.components.values()):
-            if [id(module) for module in component.module.modules()] != self._modules[component.name]:
+            if _state(component.module) != self._walked[component.name]:
                 self._adopt(component.rebuild())
 
     def disable(self) -> None:
@@ -121,10 +143,13 @@ class Handle:
         if not self.enabled:
             return
         self.enabled = False
-        self._edit = self._recording = self.last = None
+        self._inside = self.last = None
         self._text.clear()
         for component in self.components.values():
-            forward = component.module.__dict__.pop("forward")
+            forward = component.module.__dict__.get("forward")
+            if not isinstance(forward, _Forward):
+                continue  # wrapped by somebody else since: their wrapper reaches the model's own forward through ours
+            del component.module.forward
             if forward.replaced is not None:
                 component.module.forward = forward.replaced
         with torch.inference_mode(False):
@@ -147,128 +172,131 @@ class Handle:
         A component that is called more than once is recorded as of its last call. Where the block raises, the
         recording is cleared. Weights must not change between a recording and the edits that read it.
         """
-        self._check_idle("record")
         recording = Recording()
-        self._recording = recording
-        self._text.clear()
-        try:
-            yield recording
-        except BaseException:
-            recording.clear()
-            raise
-        finally:
-            self._recording = None
-        self.last = recording
+        with self._entered("record", lambda call: record_pass(call, recording)):
+            self._text.clear()
+            try:
+                yield recording
+            except BaseException:
+                recording.clear()
+                raise
+        if self.enabled:
+            self.last = recording
 
     @contextmanager
     def edit(
         self,
-        region: Region,
+        region: Region | Any,  # or, with a configuration, a mask [H, W]
         blend: Iterable[tuple[Recording, float]] | None = None,
         *,
+        original: Tensor | None = None,  # [1 or B, C, h, w]
+        start: Tensor | None = None,  # [1 or B, C, h, w]
         exact_statistics: bool = True,
     ) -> Iterator[None]:
-        """Inside, calls compute the region's active positions only and take the rest from `blend`.
+        """Inside, calls compute the region's active positions only and take the rest from recordings.
 
         `blend` is a list of (recording, weight) whose weights add up to 1; the last recording unless given. With
         `exact_statistics=False` the GroupNorm statistics stay as they were recorded, for comparison.
+
+        Where `enable` got a configuration and no blend is given, the policy makes its recordings by itself, step by
+        step of each call of the pipeline; the VAE runs dense. Lockstep needs the `original` picture's scaled latents,
+        and `start`, those that the pipeline adds noise to, where they are others.
         """
         self._check_idle("edit")
+        if self.config is not None and blend is None:
+            with self._following(self.config, region, original, start):
+                yield
+            return
+        packing = Packing(_as_region(region, None), exact_statistics, self._text)
         if blend is None:
             if self.last is None:
                 raise RecordingError("edit: nothing was recorded yet: run a dense pass inside `with handle.record():`")
             blend = [(self.last, 1.0)]
-        self._edit = _Edit(region, Blend.of(blend), exact_statistics)
+        read = Blend.of(blend)
+        with self._entered("edit", lambda call: packing.run(call, read)):
+            yield
+
+    @contextmanager
+    def _following(
+        self, config: EditConfig, region: Any, original: Tensor | None, start: Tensor | None
+    ) -> Iterator[None]:
+        """Inside, UNet calls follow the policy; when the block ends, or a pass raises, its recordings are freed."""
+        packing = Packing(_as_region(region, config), config.exact_statistics, self._text)
+        policy = make_policy(config, packing, self.pipe, original=original, start=start)
+        with self._entered("edit", lambda call: self._follow(policy, call)):
+            self._text.clear()
+            try:
+                yield
+            finally:
+                policy.reset()
+
+    def _follow(self, policy: Policy, call: Call) -> Any:
+        if call.component.name != "unet":
+            return call.dense()
+        try:
+            return policy(call)
+        except BaseException:
+            policy.reset()
+            raise
+        finally:
+            self.passes = policy.passes
+
+    @contextmanager
+    def _entered(self, context: str, run: Callable[[Call], Any]) -> Iterator[None]:
+        with _ENTRY:
+            self._check_idle(context)
+            self._look_again()
+            self._inside = _Inside(context, threading.get_ident(), run)
         try:
             yield
         finally:
-            self._edit = None
+            self._inside = None
 
-    def _check_idle(self, what: str) -> None:
+    def _check_idle(self, context: str) -> None:
         if not self.enabled:
-            raise RecordingError(f"{what}: the handle was disabled: call sige.enable() again")
-        if self._edit is not None or self._recording is not None:
-            inside = "edit" if self._edit is not None else "record"
-            raise RecordingError(f"{what}: already inside `with handle.{inside}(...)`: leave it first")
-        self._look_again()
+            raise RecordingError(f"{context}: the handle was disabled: call sige.enable() again")
+        if self._inside is not None:
+            another = "" if self._inside.thread == threading.get_ident() else ", which another thread is in"
+            raise RecordingError(
+                f"{context}: already inside `with handle.{self._inside.context}(...)`{another}: leave it first"
+            )
 
     # ---- one call ---------------------------------------------------------------------------------------------------
 
     def _call(self, forward: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._edit is None and self._recording is None:
+        inside = self._inside
+        if inside is None:
             return forward.original(*args, **kwargs)
-        component = self.components[forward.name]
+        if inside.thread != threading.get_ident():
+            raise RecordingError(
+                f"{forward.name}: called while another thread is inside `with handle.{inside.context}(...)`: wait for "
+                "it, or give each thread a model of its own"
+            )
         bound = inspect.signature(forward.original).bind(*args, **kwargs)
         bound.apply_defaults()
-        if self._recording is not None:
-            dense = partial(forward.original, *args, **kwargs)
-            return _record(component, dense, bound.arguments, self._recording)
-        return _run_packed(component, bound.arguments, self._edit, self._text)  # type: ignore[arg-type]
+        return inside.run(Call(self.components[forward.name], forward.original, args, kwargs, bound.arguments))
+
+
+def _as_region(region: Any, config: EditConfig | None) -> Region:
+    """The region itself, or that of a mask where a configuration says how far to dilate it."""
+    if isinstance(region, Region):
+        return region
+    if config is None:
+        raise RegionError(
+            f"edit: got {type(region).__name__}, expected a sige.Region: make one with sige.Region.from_mask(mask)"
+        )
+    return Region.from_mask(region, dilation=config.dilation)
+
+
+def _state(root: nn.Module) -> list[object]:
+    """What a walk depends on: modules, and whatever changes what their call does."""
+
+    def state(module: nn.Module) -> object:
+        hooked = module is not root and is_hooked(module)
+        return id(module), type(getattr(module, "processor", None)), module.training, hooked
+
+    return [state(module) for module in root.modules()]
 
 
 def _is_channels_last(weight: Tensor) -> bool:  # [C_out, C, kh, kw]
     return weight.dim() != 4 or weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def _record(component: Component, call: Callable[[], Any], arguments: dict[str, Any], recording: Recording) -> Any:
-    """The dense pass, with hooks that fill the component's part of the recording."""
-    component.check(arguments)
-    part = ComponentRecording()
-    sample = component.sample(arguments)
-    with ExitStack() as hooks:
-        for tap in component.taps():
-            hooks.callback(_hook(tap, part).remove)
-        result = call()
-    output = result[0] if not isinstance(result, Tensor) else result
-    for key, rows in part.rows.items():
-        if rows.untyped_storage().data_ptr() == sample.untyped_storage().data_ptr():
-            part.rows[key] = rows.clone()  # the caller's own tensor, which may be written to
-    part.input = torch.empty_like(sample, device="meta")
-    part.output = output.detach().clone()
-    recording.components[component.name] = part
-    return result
-
-
-def _hook(tap: Tap, part: ComponentRecording) -> torch.utils.hooks.RemovableHandle:
-    def keep(value: Tensor) -> None:
-        rows = _as_rows(value.detach())
-        part.rows[tap.key] = rows
-        if tap.groups:
-            part.stats[tap.key] = group_stats(rows, tap.groups)
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        keep(output)
-
-    if tap.of == "input":
-        return tap.module.register_forward_pre_hook(before, with_kwargs=True)
-    return tap.module.register_forward_hook(after)
-
-
-def _as_rows(value: Tensor) -> Tensor:  # [B, C, H, W] or [B, M, C] -> [B, M, C]
-    """A view where the tensor is channels-last already, a copy where not."""
-    if value.dim() == 4:
-        value = value.permute(0, 2, 3, 1).flatten(1, 2)
-    return value.contiguous()
-
-
-@torch.no_grad()
-def _run_packed(component: Component, arguments: dict[str, Any], edit: _Edit, cache: TextCache) -> Any:
-    """The packed pass, scattered into a copy of the recorded output."""
-    component.check(arguments)
-    sample = component.sample(arguments)
-    recorded = edit.blend.component(component.name)
-    recorded.check(sample)
-    output = recorded.output()
-    size = (output.shape[2], output.shape[3])
-    layout = edit.layouts.setdefault(sample.device, Layout(edit.region, sample.device))
-    if layout.index(size).numel() == 0 and layout.index((sample.shape[2], sample.shape[3])).numel() == 0:
-        return component.wrap(output, arguments)
-    text = component.text(arguments)
-    if text is not None:
-        cache.use(text)
-    run = PackedPass(layout, recorded, edit.exact_statistics, text, cache)
-    scatter(output, component.run(arguments, run), layout.index(size))
-    return component.wrap(output, arguments)

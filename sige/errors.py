@@ -1,10 +1,14 @@
 """The errors a user of the engine can meet: each message names what, got, expected and what to do."""
 
-__all__ = ["GeometryError", "OpError", "RecordingError", "RegionError", "SigeError", "UnsupportedError"]
+__all__ = ["ConfigError", "GeometryError", "OpError", "RecordingError", "RegionError", "SigeError", "UnsupportedError"]
 
 
 class SigeError(Exception):
     """Base of every error that the engine raises on purpose."""
+
+
+class ConfigError(SigeError, ValueError):
+    """A setting that does not exist, or does not fit what is enabled."""
 
 
 class RegionError(SigeError, ValueError):

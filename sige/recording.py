@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from sige.ops import update_group_stats
 __all__ = ["Blend", "BlendedComponent", "ComponentRecording", "Recording"]
 
 _WEIGHT_TOLERANCE = 1e-6
+_LEAST_VARIANCE = 1e-12  # of a group that is constant; GroupNorm's own epsilon is 1e-6 or more
 
 
 @dataclass
@@ -30,6 +33,12 @@ class ComponentRecording:
     stats: dict[str, Tensor] = field(default_factory=dict)  # name -> fp64 [B, G, 2]
     input: Tensor | None = None  # on the meta device: shape and dtype of what was recorded
     output: Tensor | None = None  # [B, C_out, H_out, W_out]
+
+    def clear(self) -> None:
+        """Frees every tensor, also where a traceback still holds this part."""
+        self.rows.clear()
+        self.stats.clear()
+        self.input = self.output = None
 
     @property
     def nbytes(self) -> int:
@@ -80,8 +89,8 @@ class Blend:
 
     @classmethod
     def of(cls, terms: Iterable[tuple[Recording, float]]) -> Blend:
-        """Checks the weights and leaves out those that are zero."""
-        made = tuple((recording, float(weight)) for recording, weight in terms)
+        """Checks the terms and leaves out those of weight zero."""
+        made = tuple(_term(term) for term in _listed(terms))
         total = sum(weight for _, weight in made)
         if not abs(total - 1.0) <= _WEIGHT_TOLERANCE:
             raise RecordingError(
@@ -103,6 +112,21 @@ class Blend:
                 )
             parts.append((part, weight))
         return BlendedComponent(name, tuple(parts))
+
+
+def _listed(terms: Any) -> list[Any]:
+    if isinstance(terms, Recording) or not isinstance(terms, Iterable):
+        raise RecordingError(
+            f"blend: got {type(terms).__name__}, expected a list of (recording, weight): [(recording, 1.0)], say"
+        )
+    return list(terms)
+
+
+def _term(term: Any) -> tuple[Recording, float]:
+    pair = tuple(term) if isinstance(term, tuple | list) else ()
+    if len(pair) != 2 or not isinstance(pair[0], Recording) or not isinstance(pair[1], Real):
+        raise RecordingError(f"blend: got {term!r} as a term, expected (recording, weight)")
+    return pair[0], float(pair[1])
 
 
 @dataclass(frozen=True)
@@ -131,8 +155,8 @@ class BlendedComponent:
         return self._sum([(read(part), weight) for part, weight in self.terms])
 
     def stats(self, key: str) -> Tensor:  # fp64 [B, G, 2]
-        """The weighted sum of the recorded sums."""
-        return self._sum([(part.stats[key], weight) for part, weight in self.terms])
+        """The recorded sums, blended as moments."""
+        return self._blend_moments(key, [part.stats[key] for part, _ in self.terms])
 
     def updated_stats(
         self,
@@ -140,14 +164,26 @@ class BlendedComponent:
         index: Tensor,  # int32 [N]
         packed: Tensor,  # [B, N, C]
     ) -> Tensor:  # fp64 [B, G, 2]
-        """The sums after the packed rows have replaced the recorded ones, in each recording by itself.
+        """The sums after the packed rows have replaced the recorded ones, in each recording by itself, then blended."""
+        updated = [update_group_stats(part.stats[key], part.rows[key], index, packed) for part, _ in self.terms]
+        return self._blend_moments(key, updated)
 
-        As the weights add up to 1, this blends the sums over the inactive rows and adds those of the packed rows.
+    def _blend_moments(self, key: str, stats: list[Tensor]) -> Tensor:  # fp64 [B, G, 2] each -> [B, G, 2]
+        """Weighted means, and variances weighted on a logarithmic scale.
+
+        A forecast has negative weights. Blended sums of squares could leave a variance below zero; this cannot.
         """
-        updated = [
-            (update_group_stats(part.stats[key], part.rows[key], index, packed), weight) for part, weight in self.terms
-        ]
-        return self._sum(updated)
+        if len(stats) == 1:
+            return stats[0]
+        rows = self.terms[0][0].rows[key]  # [B, M, C]
+        count = rows.shape[1] * rows.shape[2] // stats[0].shape[1]
+        mean = log_variance = torch.zeros_like(stats[0][..., 0])  # [B, G]
+        for sums, (_, weight) in zip(stats, self.terms, strict=True):
+            moments = sums / count
+            variance = (moments[..., 1] - moments[..., 0].square()).clamp(min=_LEAST_VARIANCE)
+            mean = mean + weight * moments[..., 0]
+            log_variance = log_variance + weight * variance.log()
+        return torch.stack([mean, log_variance.exp() + mean.square()], dim=-1) * count
 
     def output(self) -> Tensor:  # [B, C_out, H_out, W_out]
         """A copy of the recorded output, to write into."""

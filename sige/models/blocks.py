@@ -19,7 +19,7 @@ from sige.gather_map import Geometry
 from sige.packed.attention import CrossAttention, Projections, SelfAttention
 from sige.packed.conv import PackedConv
 from sige.packed.features import Layout
-from sige.packed.linear import FeedForward
+from sige.packed.linear import FeedForward, is_hooked
 from sige.packed.norm import PackedGroupNorm
 from sige.packed.resnet import AttentionBlock, ResnetBlock
 from sige.packed.transformer import PackedTransformer, TransformerBlock
@@ -77,8 +77,14 @@ class Walker:
         return module
 
     def finish(self) -> None:
-        """Every weight belongs to a layer that was claimed; blocks have none of their own."""
+        """Every weight belongs to a layer that was claimed, and nothing hangs on a module that is not called."""
         for module in self.root.modules():
+            if module is not self.root and module not in self._whole and is_hooked(module):
+                raise self.refuse(
+                    module,
+                    "has a hook or a replaced forward, which a packed pass would leave out: remove it (layer-wise "
+                    "casting, offloading of single layers, quantisation and profilers set such)",
+                )
             own = {name for name, _ in module.named_parameters(recurse=False)}
             is_layer = module in self._known and type(module) in LAYERS and own <= {"weight", "bias"}
             if own and module not in self._whole and not is_layer:
@@ -128,6 +134,12 @@ class Walker:
         """The activation that gather applies."""
         self.require(module, type(module) is nn.SiLU, "expected SiLU as the activation")
 
+    def dropout(self, module: nn.Module) -> None:
+        """A dropout that lets everything pass."""
+        self.claim(module, nn.Dropout)
+        idle = not (module.training and module.p)
+        self.require(module, idle, "drops features while training, which a packed pass does not: call eval() first")
+
     # ---- blocks ---------------------------------------------------------------------------------------------------
 
     def resnet(self, block: Any) -> ResnetBlock:
@@ -136,7 +148,7 @@ class Walker:
         plain = plain and (block.time_embedding_norm == "default" or block.time_emb_proj is None)
         self.require(block, plain, "expected a residual block without resampling and with an added time embedding")
         self.silu(block.nonlinearity)
-        self.claim(block.dropout, nn.Dropout)
+        self.dropout(block.dropout)
         return ResnetBlock(
             self.conv(block.conv1, Geometry.conv3x3(), block.norm1),
             self.conv(block.conv2, Geometry.conv3x3(), block.norm2),
@@ -186,7 +198,7 @@ class Walker:
         gated, dropout, out, *more = module.net
         self.claim(gated, GEGLU)
         for layer in (dropout, *more):
-            self.claim(layer, nn.Dropout)
+            self.dropout(layer)
         return FeedForward(self.row_layer(gated.proj), self.row_layer(out))
 
     def projections(self, attention: Any) -> Projections:
@@ -200,7 +212,7 @@ class Walker:
                 f"attention goes through {processor}: {what} cannot run packed yet; "
                 "unload it, or call set_attn_processor(AttnProcessor2_0()) before sige.enable()",
             )
-        self.claim(attention.to_out[1], nn.Dropout)
+        self.dropout(attention.to_out[1])
         for unused in ("to_qkv", "to_kv"):  # what unfusing leaves behind; no plain processor reads it
             self.claim_all(getattr(attention, unused, None))
         extras = ("spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj", "sliceable_head_dim_")

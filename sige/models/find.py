@@ -9,7 +9,7 @@ from sige.models.component import Component
 from sige.models.unet import PackedUNet
 from sige.models.vae import vae_components
 
-__all__ = ["find_components"]
+__all__ = ["find_components", "is_pipeline"]
 
 
 def find_components(target: object) -> list[Component]:
@@ -27,3 +27,8 @@ def find_components(target: object) -> list[Component]:
         f"enable: got {type(target).__module__}.{type(target).__name__}, expected a UNet2DConditionModel, an "
         "AutoencoderKL or a pipeline that has them"
     )
+
+
+def is_pipeline(target: object) -> bool:
+    """Is it a whole pipeline, whose calls have steps?"""
+    return isinstance(target, DiffusionPipeline)

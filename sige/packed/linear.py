@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sige import ops
 
-__all__ = ["FeedForward", "linear"]
+__all__ = ["FeedForward", "is_hooked", "linear"]
 
 
 def linear(
@@ -30,8 +30,13 @@ def linear(
     return out if residual is None else out.add_(residual)
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Does calling the module do more than its class says: hooks, or a forward that was replaced?"""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
 def _is_plain(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+    return type(layer) is nn.Linear and not is_hooked(layer)
 
 
 class FeedForward:

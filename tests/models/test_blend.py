@@ -123,6 +123,14 @@ def test_weights_that_do_not_add_up_to_one_are_refused(weights: tuple[float, ...
         Blend.of([(Recording(), weight) for weight in weights])
 
 
+@pytest.mark.parametrize("what", ["one", "number", "bare", "triple", "name"])
+def test_what_is_no_list_of_terms_is_refused(what: str) -> None:
+    recording = Recording()
+    given = {"one": recording, "number": 1.0, "bare": [recording], "triple": [(recording, 1.0, 2)], "name": [("x", 1)]}
+    with pytest.raises(RecordingError, match=r"blend: got .*, expected .*\(recording, weight\)"):
+        Blend.of(given[what])  # type: ignore[arg-type]
+
+
 def test_weights_that_add_up_to_one_but_for_rounding_are_taken() -> None:
     weights = [0.1] * 10
     assert sum(weights) != 1.0
@@ -172,15 +180,33 @@ def test_blended_rows_are_the_weighted_sum() -> None:
     assert blend.rows("layer", index[:0]).shape == (2, 0, 8)
 
 
-def test_blended_statistics_are_those_of_the_inactive_rows_and_the_packed_ones() -> None:
-    (first, second), blend = parts()
-    packed, index = torch.randn(2, 3, 8), torch.tensor([7, 0, 3], dtype=torch.int32)
-    inactive = [i for i in range(12) if i not in index]
-    expected = 1.5 * group_stats(first.rows["layer"][:, inactive].contiguous(), 4)
-    expected = expected - 0.5 * group_stats(second.rows["layer"][:, inactive].contiguous(), 4) + group_stats(packed, 4)
-    torch.testing.assert_close(blend.updated_stats("layer", index, packed), expected, rtol=1e-5, atol=1e-5)
-    expected = 1.5 * first.stats["layer"] - 0.5 * second.stats["layer"]
-    torch.testing.assert_close(blend.stats("layer"), expected)
+def moments(stats: Tensor, rows: int) -> tuple[Tensor, Tensor]:  # fp64 [B, G, 2] -> [B, G] each
+    """Mean and variance of groups of two channels."""
+    mean, square = (stats / (2 * rows)).unbind(2)
+    return mean, square - mean.square()
+
+
+@pytest.mark.parametrize("updated", [False, True], ids=["frozen", "exact"])
+def test_blended_statistics_are_weighted_means_and_geometric_variances(updated: bool) -> None:
+    both, blend = parts()
+    rows, got = [part.rows["layer"] for part in both], blend.stats("layer")
+    if updated:
+        packed, index = torch.randn(2, 3, 8), torch.tensor([7, 0, 3], dtype=torch.int32)
+        rows = [value.index_copy(1, index.long(), packed) for value in rows]
+        got = blend.updated_stats("layer", index, packed)
+    (mean, variance), (one, another) = moments(got, 12), (moments(group_stats(value, 4), 12) for value in rows)
+    torch.testing.assert_close(mean, 1.5 * one[0] - 0.5 * another[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(variance, one[1] ** 1.5 / another[1] ** 0.5, rtol=1e-5, atol=1e-6)
+
+
+def test_a_forecast_never_leaves_a_negative_variance() -> None:
+    """From a wide spread to a narrow one: the sums, extrapolated, would say less than nothing."""
+    rows = [scale * torch.randn(1, 12, 8) for scale in (3.0, 1.0)]
+    made = [ComponentRecording({"layer": value}, {"layer": group_stats(value, 4)}) for value in rows]
+    sums = 2 * made[1].stats["layer"] - made[0].stats["layer"]
+    assert (moments(sums, 12)[1] < 0).any()
+    blend = BlendedComponent("unet", ((made[1], 2.0), (made[0], -1.0)))
+    assert (moments(blend.stats("layer"), 12)[1] > 0).all()
 
 
 class Arithmetic(TorchDispatchMode):

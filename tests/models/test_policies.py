@@ -1,0 +1,440 @@
+"""Policies on whole, stock pipelines: which passes run, on what, and what is left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import sige
+from sige import ConfigError, EditConfig, Recording, RecordingError, Region
+from sige.passes import Call
+from tests.models.tiny import TOKENS, sd15, sdxl_base, sdxl_inpainting, vae
+
+SIDE = 128
+STEPS = 8
+SCHEDULERS = (
+    "DDIMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "PNDMScheduler",
+    "LCMScheduler",
+    "HeunDiscreteScheduler",
+)
+
+
+class Job:
+    """A pipeline with fixed conditioning, called over and over with the same seed."""
+
+    def __init__(self, kind: str, scheduler: str = "DDIMScheduler", unet: Any = None) -> None:
+        xl = "XL" in kind
+        self.unet = unet or (sdxl_base() if xl else sd15(sample_size=16))
+        parts: dict[str, Any] = dict.fromkeys(("text_encoder", "tokenizer"))
+        if xl:
+            parts |= dict.fromkeys(("text_encoder_2", "tokenizer_2")) | {"add_watermarker": False}
+        else:
+            parts |= dict.fromkeys(("safety_checker", "feature_extractor")) | {"requires_safety_checker": False}
+        noise = getattr(diffusers, scheduler)(num_train_timesteps=1000)
+        self.pipe = getattr(diffusers, f"StableDiffusion{kind}Pipeline")(
+            vae=vae(), unet=self.unet, scheduler=noise, **parts
+        )
+        self.pipe.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(5)
+        shapes = {"prompt_embeds": (TOKENS, 24), "negative_prompt_embeds": (TOKENS, 24)}
+        if xl:
+            shapes |= {"pooled_prompt_embeds": (16,), "negative_pooled_prompt_embeds": (16,)}
+        self.options = {name: torch.randn(1, *shape, generator=generator) for name, shape in shapes.items()}
+        self.image = torch.rand(1, 3, SIDE, SIDE, generator=generator)
+        self.mask = np.zeros((SIDE, SIDE), dtype=bool)
+        self.mask[30:90, 40:100] = True
+        if "Inpaint" in kind:
+            mask = torch.tensor(self.mask, dtype=torch.float32)[None, None]
+            self.options |= {"mask_image": mask, "height": SIDE, "width": SIDE}
+        self.strength = 1.0 if "Inpaint" in kind else 0.75
+
+    def __call__(self, **changes: Any) -> Tensor:  # latents [1, 4, 16, 16]
+        options = {"num_inference_steps": STEPS, "strength": self.strength, "guidance_scale": 3.0, "image": self.image}
+        generator = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            return self.pipe(**{**options, **self.options, **changes}, generator=generator, output_type="latent").images
+
+    def latents(self) -> Tensor:  # [1, 4, 16, 16], those of the picture as the pipeline draws them
+        with torch.no_grad():
+            return self.pipe.vae.encode(2 * self.image - 1).latent_dist.mode() * self.pipe.vae.config.scaling_factor
+
+
+KINDS = ("XLInpaint", "XLImg2Img", "Inpaint", "Img2Img")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    yield
+    diffusers.utils.logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheduler"),
+    [(kind, "DDIMScheduler") for kind in KINDS] + [(KINDS[i % 4], name) for i, name in enumerate(SCHEDULERS[1:])],
+)
+def test_all_steps_dense_equals_the_dense_pipeline_bit_for_bit(kind: str, scheduler: str) -> None:
+    job = Job(kind, scheduler)
+    with sige.enable(job.pipe, EditConfig(dense_steps=1000)) as handle:
+        dense = job()
+        with handle.edit(job.mask):
+            assert torch.equal(job(), dense)
+        assert handle.passes.packed == 0 and handle.passes.dense >= STEPS * 0.7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_enabled_pipeline_is_the_plain_pipeline_and_comes_back_bit_for_bit(kind: str) -> None:
+    job = Job(kind)
+    plain = job()
+    with sige.enable(job.pipe, EditConfig()):
+        assert (job() - plain).norm() <= 1e-4 * plain.norm()  # convolutions in another memory format
+    assert torch.equal(job(), plain)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_temporal_runs_dense_where_the_schedule_says_and_packed_elsewhere(scheduler: str) -> None:
+    job = Job("XLInpaint", scheduler)
+    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 2, 5))) as handle, handle.edit(job.mask):
+        out = job()
+    assert handle.passes.dense == 3
+    assert handle.passes.packed == job.pipe.num_timesteps - 3
+    assert torch.isfinite(out).all()
+
+
+def test_a_budget_is_kept_with_fewer_steps_than_were_asked_for() -> None:
+    job = Job("XLImg2Img")
+    with sige.enable(job.pipe, EditConfig(dense_steps=3)) as handle, handle.edit(job.mask):
+        job(num_inference_steps=10, strength=0.5)
+    assert (handle.passes.dense, handle.passes.packed) == (3, 2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_few_steps_degrade_to_what_makes_sense(steps: int) -> None:
+    """As turbo's."""
+    job = Job("XLInpaint", "EulerAncestralDiscreteScheduler")
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        out = job(num_inference_steps=steps, guidance_scale=0.0)
+    assert (handle.passes.dense, handle.passes.packed) == (min(steps, 2), max(steps - 2, 0))
+    assert torch.isfinite(out).all()
+
+
+def error(job: Job, config: EditConfig, dense: Tensor) -> float:
+    with sige.enable(job.pipe, config) as handle, handle.edit(job.mask):
+        out = job()
+    return ((out - dense).norm() / dense.norm()).item()
+
+
+def test_more_dense_steps_bring_the_result_closer_to_dense() -> None:
+    job = Job("XLInpaint")
+    dense = job()
+    errors = [error(job, EditConfig(dense_steps=steps, forecast="linear"), dense) for steps in (1, 4, 8)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4
+
+
+def test_everything_active_runs_dense() -> None:
+    job = Job("XLInpaint")
+    with sige.enable(job.pipe, EditConfig()) as handle:
+        dense = job()
+        with handle.edit(np.ones((SIDE, SIDE))):
+            assert torch.equal(job(), dense)
+        assert handle.passes.packed == 0
+
+
+def test_nothing_active_keeps_the_forecast() -> None:
+    job = Job("XLImg2Img")
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(Region.empty(SIDE, SIDE)):
+        assert torch.isfinite(job()).all()
+    assert handle.passes.packed > 0
+
+
+def spy_on_packed(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """The weights of every blend that a packed pass reads."""
+    from sige.passes import Packing
+
+    seen: list[list[float]] = []
+    run = Packing.run
+
+    def spy(self: Any, call: Call, blend: Any) -> Any:
+        seen.append([round(weight, 6) for _, weight in blend.terms])
+        return run(self, call, blend)
+
+    monkeypatch.setattr(Packing, "run", spy)
+    return seen
+
+
+WEIGHTS = {  # of the packed steps 1, 3, 6 and 7
+    "none": [[1.0], [1.0], [1.0], [1.0]],
+    "linear": [[1.0], [-0.5, 1.5], [-1.0, 2.0], [-2.0, 3.0]],
+    "quadratic": [[1.0], [-0.5, 1.5], [0.333333, -2.0, 2.666667], [1.0, -5.0, 5.0]],
+}
+
+
+@pytest.mark.parametrize("forecast", WEIGHTS)
+def test_forecasts_read_the_recordings_with_their_weights(forecast: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, seen = Job("XLInpaint"), spy_on_packed(monkeypatch)
+    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 2, 4, 5), forecast=forecast)) as handle:
+        with handle.edit(job.mask):
+            job(num_inference_steps=8)
+    assert seen == WEIGHTS[forecast]
+
+
+def test_a_recording_that_nothing_reads_any_more_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job("XLInpaint")
+    alive: list[int] = []
+    unet_call = sige.policies.Temporal.__call__
+
+    def spy(self: Any, call: Call) -> Any:
+        result = unet_call(self, call)
+        alive.append(len(self._recordings))
+        return result
+
+    monkeypatch.setattr(sige.policies.Temporal, "__call__", spy)
+    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 1, 2, 4, 7))) as handle, handle.edit(job.mask):
+        job()
+    assert alive == [1, 2, 3, 2, 3, 3, 0, 0]  # 3 reads 0 1 2; 5 and 6 read 1 2 4; the last step is read by none
+
+
+# ---- one call after another, and calls that end early ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "HeunDiscreteScheduler", "PNDMScheduler"])
+def test_each_call_of_the_pipeline_begins_anew(scheduler: str) -> None:
+    job = Job("XLInpaint", scheduler)
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        first = job()
+        assert torch.equal(job(), first)
+        job(num_inference_steps=5)
+        assert torch.equal(job(), first)
+
+
+class StopError(Exception):
+    """Raised in the middle of a call."""
+
+
+def stop_at(step: int, error: type[BaseException]) -> Callable[..., dict[str, Any]]:
+    def callback(pipe: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if index == step:
+            raise error
+        return values
+
+    return callback
+
+
+@pytest.mark.parametrize("kind", [StopError, KeyboardInterrupt])
+def test_a_call_that_ended_early_does_not_show_in_the_next(kind: type[BaseException]) -> None:
+    job = Job("XLInpaint")
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        first = job()
+        for step in (0, 3):
+            with pytest.raises(kind):
+                job(callback_on_step_end=stop_at(step, kind))
+            assert torch.equal(job(), first)
+
+
+def test_an_interrupted_pipeline_begins_anew() -> None:
+    """`pipe._interrupt` skips the remaining steps."""
+    job = Job("XLInpaint")
+
+    def interrupt(pipe: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = index >= 2
+        return values
+
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        first = job()
+        job(callback_on_step_end=interrupt)
+        assert torch.equal(job(), first)
+
+
+def recordings_alive() -> int:
+    gc.collect()
+    return sum(isinstance(thing, Recording) and bool(thing.components) for thing in gc.get_objects())
+
+
+def test_leaving_the_edit_frees_every_recording() -> None:
+    job = Job("XLInpaint")
+    before = recordings_alive()
+    with sige.enable(job.pipe, EditConfig()) as handle:
+        with pytest.raises(StopError), handle.edit(job.mask):
+            job(callback_on_step_end=stop_at(4, StopError))
+        assert recordings_alive() == before
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no"), RuntimeError("DefaultCPUAllocator: can't allocate"), MemoryError()], ids=str
+)
+def test_out_of_memory_frees_the_recordings_and_leaves_the_handle_of_use(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sige.passes import Packing
+
+    job, before = Job("XLInpaint"), recordings_alive()
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        first = job()
+        with monkeypatch.context() as patch:
+
+            def fail(*_: Any) -> Any:
+                raise error
+
+            patch.setattr(Packing, "run", fail)
+            with pytest.raises(type(error)):
+                job()
+            assert recordings_alive() == before
+        assert torch.equal(job(), first)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    outs = []
+    for _ in range(2):
+        job = Job("XLInpaint")
+        with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+            outs.append(job())
+    assert torch.equal(*outs)
+
+
+# ---- lockstep --------------------------------------------------------------------------------------------------------
+
+
+def spy_on_recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
+    seen: list[tuple[Tensor, float]] = []
+    record = sige.policies.record_pass
+
+    def spy(call: Call, recording: Recording) -> Any:
+        seen.append((call.sample.clone(), float(call.arguments["timestep"])))
+        return record(call, recording)
+
+    monkeypatch.setattr(sige.policies, "record_pass", spy)
+    return seen
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_lockstep_records_the_original_with_the_noise_of_the_edit(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy reads the noise off the pipeline's first input; here the pipeline itself says which it was."""
+    job = Job("XLImg2Img", scheduler)
+    noises, errors = [], []
+    original = torch.randn(1, 4, 16, 16)
+    start = original.clone()
+    start[..., 4:8, 4:8] += 1
+    add_noise = job.pipe.scheduler.add_noise
+
+    def listen(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        noises.extend([noise] if noise.shape == original.shape else [])
+        return add_noise(latents, noise, timesteps)
+
+    def compare(call: Call, recording: Recording) -> Any:
+        timestep = call.arguments["timestep"]
+        expected = job.pipe.scheduler.scale_model_input(add_noise(original, noises[0], timestep[None]), timestep)
+        errors.append(((call.sample - expected).norm() / expected.norm()).item())
+        return record(call, recording)
+
+    record = sige.policies.record_pass
+    job.pipe.scheduler.add_noise = listen
+    monkeypatch.setattr(sige.policies, "record_pass", compare)
+    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
+        with handle.edit(job.mask, original=original, start=start):
+            job(image=start)
+    assert handle.passes.dense == handle.passes.packed == len(errors) == job.pipe.num_timesteps
+    assert max(errors) < 1e-4
+
+
+def test_lockstep_of_an_unchanged_picture_is_the_dense_pipeline() -> None:
+    """Original and edit are the same latents at the first step; later the edit follows its own path."""
+    job = Job("XLImg2Img")
+    original = torch.randn(1, 4, 16, 16)
+    dense = job(image=original, num_inference_steps=2, strength=0.5)  # a single step
+    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
+        with handle.edit(job.mask, original=original):
+            out = job(image=original, num_inference_steps=2, strength=0.5)
+    torch.testing.assert_close(out, dense, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["Inpaint", "XLInpaint"])
+def test_lockstep_of_an_inpainting_unet_keeps_mask_and_masked_picture(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = sdxl_inpainting() if kind == "XLInpaint" else sd15(in_channels=9, sample_size=16)
+    job, seen = Job(kind, unet=unet), spy_on_recorded(monkeypatch)
+    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
+        with handle.edit(job.mask, original=job.latents()):
+            out = job()
+    assert torch.isfinite(out).all()
+    assert all(torch.equal(sample[:, 4:], seen[0][0][:, 4:]) for sample, _ in seen)
+    assert seen[0][0].shape == (2, 9, 16, 16)
+
+
+def test_lockstep_without_the_original_says_what_it_needs() -> None:
+    job = Job("XLInpaint")
+    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
+        with pytest.raises(ConfigError, match=r"lockstep runs the original beside the edit.*original=latents"):
+            with handle.edit(job.mask):
+                pass
+
+
+# ---- the handle ------------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_needs_a_pipeline() -> None:
+    for target in (sdxl_base(), vae()):
+        with pytest.raises(ConfigError, match="a policy follows the steps of a pipeline"):
+            sige.enable(target, EditConfig())
+        assert sige.handle_of(target) is None
+
+
+def test_enabling_again_changes_the_configuration() -> None:
+    job = Job("XLInpaint")
+    with sige.enable(job.pipe) as handle:
+        assert handle.config is None
+        assert sige.enable(job.pipe, EditConfig(dense_steps=2)) is handle is sige.handle_of(job.pipe)
+        with handle.edit(job.mask):
+            job()
+        assert handle.passes.dense == 2
+        sige.enable(job.pipe, EditConfig(dense_steps=4))
+        with handle.edit(job.mask):
+            job()
+        assert handle.passes.dense == 4
+
+
+def test_recordings_made_by_hand_can_still_be_read() -> None:
+    job = Job("XLInpaint")
+    with sige.enable(job.pipe, EditConfig()) as handle:
+        with handle.record() as recording:
+            job()
+        with handle.edit(Region.from_mask(job.mask), blend=[(recording, 1.0)]):
+            job()
+        assert handle.passes.packed == handle.passes.dense == 0
+
+
+def test_another_thread_is_told_that_the_model_is_taken() -> None:
+    job = Job("XLInpaint")
+    errors: list[Exception] = []
+
+    def other(handle: sige.Handle) -> None:
+        for attempt in (lambda: job.unet(torch.zeros(1, 4, 16, 16), 1, None), lambda: handle.record().__enter__()):
+            try:
+                attempt()
+            except RecordingError as error:
+                errors.append(error)
+
+    with sige.enable(job.pipe, EditConfig()) as handle:
+        with handle.edit(job.mask):
+            first = job()
+            thread = threading.Thread(target=other, args=(handle,))
+            thread.start()
+            thread.join()
+            assert torch.equal(job(), first)
+    assert ["another thread" in str(error) for error in errors] == [True, True]

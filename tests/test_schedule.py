@@ -1,0 +1,99 @@
+"""Which steps run dense and how the others read them."""
+
+from __future__ import annotations
+
+import doctest
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sige.config
+import sige.schedule
+from sige import ConfigError, EditConfig
+from sige.schedule import dense_steps, forecast_terms, forecast_weights
+
+configs = st.builds(
+    EditConfig,
+    dense_steps=st.none() | st.integers(1, 60),
+    schedule=st.sampled_from(["growing", "even"]),
+    forecast=st.sampled_from(["none", "linear", "quadratic"]),
+)
+
+
+@given(count=st.integers(1, 60), config=configs)
+def test_a_schedule_begins_with_the_first_step_and_keeps_its_budget(count: int, config: EditConfig) -> None:
+    steps = dense_steps(count, config)
+    budget = config.dense_steps or max(-(-count // 4), 2)
+    assert steps[0] == 0 and list(steps) == sorted(set(steps)) and steps[-1] < count
+    assert len(steps) <= min(budget, count)
+    assert len(steps) == min(budget, count) or config.schedule == "growing"
+
+
+@given(count=st.integers(8, 60), budget=st.integers(3, 12))
+def test_gaps_grow_and_none_is_far_longer_than_the_last(count: int, budget: int) -> None:
+    steps = [*dense_steps(count, EditConfig(dense_steps=budget)), count]
+    gaps = [after - before for before, after in zip(steps, steps[1:], strict=False)]
+    assert all(gap <= 2 * count / budget + 1 for gap in gaps)
+    assert all(after >= before - 1 for before, after in zip(gaps, gaps[1:], strict=False))
+
+
+def test_even_gaps_are_even() -> None:
+    assert dense_steps(30, EditConfig(dense_steps=6, schedule="even")) == (0, 5, 10, 15, 20, 25)
+
+
+def test_a_list_is_taken_as_it_is_as_far_as_there_are_steps() -> None:
+    assert dense_steps(10, EditConfig(dense_steps=(0, 3, 9, 20))) == (0, 3, 9)
+    assert EditConfig(dense_steps=[0, 3]).dense_steps == (0, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, (0,)), (2, (0, 1)), (4, (0, 1)), (8, (0, 3))])
+def test_few_steps(count: int, expected: tuple[int, ...]) -> None:
+    assert dense_steps(count, EditConfig()) == expected
+
+
+@given(known=st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True), step=st.integers(0, 60))
+def test_forecasts_are_exact_on_polynomials_of_their_order(known: list[int], step: int) -> None:
+    weights = forecast_weights(step, known)
+    for power in range(len(known)):
+        forecast = sum(weight * other**power for weight, other in zip(weights, known, strict=True))
+        assert forecast == pytest.approx(
+            step**power, abs=1e-6 * max(1, *(abs(weight) * 40**power for weight in weights))
+        )
+
+
+def test_a_forecast_reads_the_last_dense_steps_and_as_many_as_there_are() -> None:
+    dense = (0, 2, 5, 9)
+    for forecast, reads in (("none", [5]), ("linear", [2, 5]), ("quadratic", [0, 2, 5])):
+        assert [step for step, _ in forecast_terms(7, dense, EditConfig(forecast=forecast))] == reads
+    assert forecast_terms(1, dense, EditConfig()) == ((0, 1.0),)
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "policy": {"policy": "session"},
+    "schedule": {"schedule": "random"},
+    "forecast": {"forecast": "cubic"},
+    "dilation": {"dilation": -1},
+    "dilation of another type": {"dilation": 1.5},
+    "budget": {"dense_steps": 0},
+    "budget of another type": {"dense_steps": "7"},
+    "truth": {"dense_steps": True},
+    "list without the first": {"dense_steps": (1, 2)},
+    "falling list": {"dense_steps": (0, 5, 3)},
+    "list twice": {"dense_steps": (0, 0)},
+    "empty list": {"dense_steps": ()},
+    "list of text": {"dense_steps": (0, "1")},
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_setting_that_does_not_exist_is_refused_by_name(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(bad))}: got .*, expected"):
+        EditConfig(**bad)
+
+
+def test_examples() -> None:
+    for module in (sige.schedule, sige.config):
+        found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+        assert found.attempted and not found.failed
