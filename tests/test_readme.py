@@ -1,23 +1,34 @@
-"""What the README shows runs as it stands, and is right."""
+"""What the README and the docs show runs as it stands, and is right."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_example_runs_and_changes_the_region_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def run_example(page: str) -> dict[str, Any]:
+    """The first Python block of a page, and the names it leaves."""
     names: dict[str, Any] = {}
     with torch.no_grad():
-        exec(re.search(r"```python\n(.*?)```", README, re.DOTALL)[1], names)  # type: ignore[index]
+        exec(re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1], names)  # type: ignore[index]
+    return names
+
+
+def test_the_example_of_the_engine_changes_the_region_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_example("docs/engine.md")
+    with torch.no_grad():
         dense = names["unet"](names["x_edited"], 500, names["text"]).sample
     before, after = names["before"], names["after"]
     active = torch.tensor(names["region"].active(64, 128))
@@ -26,9 +37,39 @@ def test_the_example_runs_and_changes_the_region_only(tmp_path: Path, monkeypatc
     assert (tmp_path / "region.png").stat().st_size > 0
 
 
+def test_the_example_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdxl.checkpoint.load import load
+    from sdxl.export import save_folder
+    from sdxl.tiny import tiny_weights
+
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    parts = load(tiny_weights("sdxl-base"), config_path=ROOT / "configs", progress=False)
+    save_folder(parts, tmp_path / "pretrained" / "stable-diffusion-xl-base-1.0")
+    monkeypatch.chdir(tmp_path)
+    names = run_example("README.md")
+    assert (names["handle"].passes.dense, names["handle"].passes.packed) == (7, 23)
+    assert names["result"].size == (1024, 512) and np.isfinite(np.asarray(names["result"])).all()
+
+
 def test_links_and_targets_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    for page in PAGES:
+        links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+        assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([a-z-]+)", README)) <= set(targets)
+
+
+def test_commands_exist() -> None:
+    """Every flag of every `run.py` line is one that the parser knows."""
+    from sdxl.flags import parse
+
+    lines = [line for line in README.splitlines() if line.startswith("python run.py")]
+    assert len(lines) == 3
+    before = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        for line in lines:
+            assert parse(shlex.split(line)[2:]).seed in (53, 11)
+    finally:
+        os.chdir(before)

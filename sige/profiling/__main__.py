@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,6 @@ import torch
 from sige.errors import SigeError
 from sige.profiling import inputs, report
 from sige.profiling.macs import ProfilingError
-from sige.profiling.measure import count_passes, in_billions, measure_latency
 from sige.profiling.models import MODELS, build
 from sige.region import Region
 
@@ -112,18 +112,10 @@ def _region(options: argparse.Namespace) -> Region:
 
 def _profile(options: argparse.Namespace, region: Region) -> dict[str, Any]:
     subject = build(options.model, options.size, options.batch)
-    passes = count_passes(subject, region)
-    profile: dict[str, Any] = dict(in_billions(passes))
+    where: dict[str, Any] = {"device": options.device, "dtype": DTYPES[options.dtype]}
+    timed = None if options.macs_only else partial(build, options.model, options.size, options.batch, **where)
     settings = _settings(options) | {"batch": subject.batch}
-    if not options.macs_only:
-        subject = build(options.model, options.size, options.batch, device=options.device, dtype=DTYPES[options.dtype])
-        timed = measure_latency(subject, region, options.runs)
-        settings["dense_layout"] = timed["dense"].pop("layout")
-        for side in ("dense", "packed"):
-            profile[side] |= timed[side]
-        profile["recording"] = timed["recording"]
-    profile["active"] = {f"{height}x{width}": region.ratio(height, width) for height, width in subject.levels}
-    return profile | {"settings": settings | report.machine(), "breakdown": report.breakdown(passes)}
+    return report.make_profile(subject, region, settings, timed, options.runs)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

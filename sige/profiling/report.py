@@ -16,9 +16,11 @@ import torch
 
 import sige
 from sige.profiling.macs import MacCount
-from sige.profiling.measure import Passes
+from sige.profiling.measure import Passes, count_passes, in_billions, measure_latency
+from sige.profiling.models import Subject
+from sige.region import Region
 
-__all__ = ["as_text", "breakdown", "draw_chart", "machine", "write_json"]
+__all__ = ["as_text", "breakdown", "draw_chart", "machine", "make_profile", "write_json"]
 
 Json = dict[str, Any]
 
@@ -38,6 +40,26 @@ def machine() -> Json:
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return facts
+
+
+def make_profile(
+    subject: Subject,  # on the meta device: to count
+    region: Region,
+    settings: Json,
+    timed: Callable[[], Subject] | None = None,  # makes the model with weights, to time; None: only count
+    runs: int = 5,
+) -> Json:
+    """Work, and where it is asked for time and memory, with everything that it depends on."""
+    passes = count_passes(subject, region)
+    profile: Json = dict(in_billions(passes))
+    if timed is not None:
+        latency = measure_latency(timed(), region, runs)
+        settings = settings | {"dense_layout": latency["dense"].pop("layout")}
+        for side in ("dense", "packed"):
+            profile[side] |= latency[side]
+        profile["recording"] = latency["recording"]
+    profile["active"] = {f"{height}x{width}": region.ratio(height, width) for height, width in subject.levels}
+    return profile | {"settings": settings | machine(), "breakdown": breakdown(passes)}
 
 
 def _cpu_name() -> str:

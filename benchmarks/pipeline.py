@@ -1,0 +1,151 @@
+"""A whole inpainting call at full size, dense against the policies: seconds, ratio, multiply-accumulates.
+
+    python -m benchmarks.pipeline [--steps 30] [--rows dense temporal-7 temporal-9 lockstep] [--json OUT]
+
+SDXL base's UNet and VAE with random weights, 512x1024, guidance (UNet batch 2), the 11.6 % rectangle, dilation 1. Needs
+about 20 GB in fp32, and half an hour for the dense row alone. Each row is one call of diffusers' own inpainting
+pipeline; what a step takes is a median over the row's own steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sige
+from benchmarks.measure import DTYPES, Row, machine, print_table, write_json
+from benchmarks.packed import SIZE, rectangle
+from sige.profiling import build, count_passes, peak_bytes
+
+DENSE = "dense"
+
+
+@contextmanager
+def clocked(module: Any) -> Iterator[list[float]]:
+    """The seconds of each call of the module's forward, whatever stands in its place."""
+    seconds: list[float] = []
+    had, inner = "forward" in vars(module), module.forward
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        result = inner(*args, **kwargs)
+        seconds.append(time.perf_counter() - begin)
+        return result
+
+    module.forward = timed
+    try:
+        yield seconds
+    finally:
+        if had:
+            module.forward = inner
+        else:
+            del module.forward
+
+
+def make_pipe(dtype: torch.dtype) -> Any:
+    """Diffusers' pipeline without text encoders: prompts are passed as embeddings."""
+    from diffusers import DDIMScheduler, StableDiffusionXLInpaintPipeline
+
+    unet = build("sdxl-base", SIZE, device="cpu", dtype=dtype).target
+    vae = build("vae-decoder", SIZE, device="cpu", dtype=dtype).target
+    noise = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    nothing = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    return StableDiffusionXLInpaintPipeline(unet=unet, vae=vae, scheduler=noise, add_watermarker=False, **nothing)
+
+
+def run(pipe: Any, steps: int, dtype: torch.dtype) -> Tensor:  # [1, 4, h, w]
+    generator = torch.Generator().manual_seed(0)
+    embeds = {
+        name: torch.randn(1, *shape, generator=generator).to(dtype)
+        for name, shape in (
+            ("prompt_embeds", (77, 2048)),
+            ("negative_prompt_embeds", (77, 2048)),
+            ("pooled_prompt_embeds", (1280,)),
+            ("negative_pooled_prompt_embeds", (1280,)),
+        )
+    }
+    image = torch.rand(1, 3, *SIZE, generator=generator)
+    mask = torch.tensor(rectangle(), dtype=torch.float32)[None, None]
+    size = {"height": SIZE[0], "width": SIZE[1]}
+    options = {"num_inference_steps": steps, "strength": 1.0, "guidance_scale": 7.5, "output_type": "pt"}
+    return pipe(image=image, mask_image=mask, **embeds, **size, **options, generator=generator).images  # type: ignore[no-any-return]
+
+
+def config_of(row: str) -> sige.EditConfig:
+    """lockstep, or temporal-7: so many dense steps, quadratic forecast."""
+    if row == "lockstep":
+        return sige.EditConfig(policy="lockstep")
+    return sige.EditConfig(dense_steps=int(row.removeprefix("temporal-")))
+
+
+def measure(row: str, steps: int, dtype: torch.dtype) -> Row:
+    pipe, result = make_pipe(dtype), Row()
+    if row == DENSE:
+        pipe.unet.to(memory_format=torch.channels_last)  # as the packed rows have it; it is no slower
+        result = timed(pipe, row, steps, dtype)
+        return result | {"dense passes": steps, "packed passes": 0}
+    config = config_of(row)
+    latents = torch.zeros(1, 4, SIZE[0] // 8, SIZE[1] // 8, dtype=dtype)
+    original = {"original": latents} if config.policy == "lockstep" else {}
+    with sige.enable(pipe, config) as handle, handle.edit(rectangle(), **original):
+        result = timed(pipe, row, steps, dtype)
+        return result | {"dense passes": handle.passes.dense, "packed passes": handle.passes.packed}
+
+
+def timed(pipe: Any, row: str, steps: int, dtype: torch.dtype) -> Row:
+    with clocked(pipe.unet) as unet, clocked(pipe.vae.encoder) as encoder, clocked(pipe.vae.decoder) as decoder:
+        begin = time.perf_counter()
+        peak = peak_bytes(lambda: run(pipe, steps, dtype), torch.device("cpu"))
+        total = time.perf_counter() - begin
+    return {
+        "row": row,
+        "total s": total,
+        "UNet s": sum(unet),
+        "encoder s": sum(encoder),
+        "decoder s": sum(decoder),
+        "peak GiB": peak / 2**30,
+        "median step s": statistics.median(unet),
+        "steps": unet,
+    }
+
+
+def with_work(rows: list[Row]) -> list[Row]:
+    """Ratios to the dense row, and the work of all UNet passes."""
+    region = sige.Region.from_mask(rectangle(), dilation=1)
+    counts = count_passes(build("sdxl-base", SIZE), region)
+    dense = next((row for row in rows if row["row"] == DENSE), None)
+    for row in rows:
+        work = row["dense passes"] * counts.dense.all + row["packed passes"] * counts.packed.all
+        row["UNet T"] = work / 1e12
+        row["dense/this, UNet"] = dense["UNet s"] / row["UNet s"] if dense else None
+        row["dense/this, all"] = dense["total s"] / row["total s"] if dense else None
+    return rows
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rows", nargs="+", default=[DENSE, "temporal-7", "temporal-9", "lockstep"])
+    parser.add_argument("--dtype", default="fp32", choices=DTYPES)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
+    options = parser.parse_args()
+    facts = machine()
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
+    rows = with_work([measure(row, options.steps, DTYPES[options.dtype]) for row in options.rows])
+    print_table([{key: value for key, value in row.items() if key != "steps"} for row in rows])
+    if options.json:
+        settings = {"steps": options.steps, "dtype": options.dtype, "size": SIZE, "mask": "11.6 % rectangle"}
+        write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Checkpoints: what a file holds, and how it becomes models."""

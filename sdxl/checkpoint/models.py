@@ -1,0 +1,70 @@
+"""The diffusers and transformers models of a checkpoint, built on the meta device: real shapes, no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdxl.errors import CheckpointError
+
+__all__ = ["build_part", "build_parts", "complete"]
+
+
+def build_parts(shapes: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
+    """Every part of `shapes`, without weights.
+
+    >>> sorted(build_parts(load_shapes("sd15").parts))
+    ['text_encoder', 'unet', 'vae']
+    """
+    return {part: build_part(part, shape) for part, shape in shapes.items()}
+
+
+def build_part(part: str, shape: Mapping[str, Any]) -> nn.Module:
+    with torch.device("meta"):
+        model = _CLASSES[part](dict(shape))
+    return model.eval().requires_grad_(False)
+
+
+def _unet(shape: dict[str, Any]) -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel.from_config(shape)  # type: ignore[no-any-return]
+
+
+def _vae(shape: dict[str, Any]) -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_config(shape)  # type: ignore[no-any-return]
+
+
+def _text_encoder(shape: dict[str, Any]) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**shape))  # type: ignore[no-any-return]
+
+
+def _text_encoder_2(shape: dict[str, Any]) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection(CLIPTextConfig(**shape))  # type: ignore[no-any-return]
+
+
+_CLASSES = {"unet": _unet, "vae": _vae, "text_encoder": _text_encoder, "text_encoder_2": _text_encoder_2}
+
+
+def complete(model: nn.Module, state: dict[str, Tensor], device: torch.device | str) -> None:
+    """Gives the model its weights, as they are and not copied, and computes the buffers that no checkpoint holds."""
+    model.load_state_dict(state, strict=True, assign=True)
+    for path, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                if name != "position_ids":
+                    raise CheckpointError(f"{path}.{name}: is in no checkpoint and unknown to the loader; report this")
+                positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+                module.register_buffer(name, positions, persistent=name not in module._non_persistent_buffers_set)
+    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if left:
+        raise CheckpointError(f"{left[0]} and {len(left) - 1} more were not assigned a weight; report this")

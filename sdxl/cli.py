@@ -1,0 +1,75 @@
+"""The command line: flags to settings, settings to a picture or a profile, errors to one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from sdxl.errors import SdxlError
+from sdxl.flags import parse
+from sdxl.settings import Settings
+
+__all__ = ["main"]
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
+    settings = None
+    try:
+        settings = parse(sys.argv[1:] if arguments is None else arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # between its own parts
+            print(_run(settings))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if _is_ours(error):
+            return _fail(error)
+        if settings is not None and _is_out_of_memory(error):
+            return _fail(_advice(settings))
+        raise
+    return 0
+
+
+def _run(settings: Settings) -> str:
+    """What there is to say at the end."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
+    if settings.generates:
+        from sdxl import tasks
+
+        return tasks.run(settings)
+    from sdxl import profile  # torch and diffusers, which take seconds to import
+
+    return profile.run(settings)
+
+
+def _fail(error: object) -> int:
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    return MISTAKE
+
+
+def _is_ours(error: Exception) -> bool:
+    engine = sys.modules.get("sige.errors")  # imported where one of its errors was raised
+    return isinstance(error, SdxlError) or (engine is not None and isinstance(error, engine.SigeError))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On the CPU torch has no type of its own for it."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
+
+
+def _advice(settings: Settings) -> str:
+    less = ["a smaller --H and --W"]
+    if settings.dtype in ("auto", "fp32"):
+        less.append("--dtype bf16")
+    if settings.refined:
+        less.append("no --refined")
+    if not settings.generates:
+        less.append("--macs_only")
+    return f"not enough memory with --device {settings.device}: take {', or '.join(less)}"

@@ -1,0 +1,15 @@
+"""The mistakes a user of the application can make: each message is one sentence that says what to do."""
+
+__all__ = ["CheckpointError", "InputError", "SdxlError"]
+
+
+class SdxlError(Exception):
+    """Base of every error that the application raises on purpose."""
+
+
+class InputError(SdxlError, ValueError):
+    """An image, a mask, a flag or a file that cannot be worked with."""
+
+
+class CheckpointError(SdxlError):
+    """A checkpoint that is damaged, incomplete, or of a layout that the loader does not know."""

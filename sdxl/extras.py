@@ -1,0 +1,92 @@
+"""LoRA weights and learned words on top of a pipeline; from local files only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdxl.errors import InputError
+
+__all__ = ["add_lora", "add_words"]
+
+# The names under which files for SDXL keep a word's vectors: one for each of its text encoders.
+ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+
+
+def add_lora(pipe: Any, file: str) -> None:
+    """A LoRA file, or a folder that holds one under diffusers' name."""
+    path = _existing("--lora", file)
+    where = (str(path),) if path.is_dir() else (str(path.parent),)
+    name = {} if path.is_dir() else {"weight_name": path.name}
+    with _explained("--lora", file):
+        pipe.load_lora_weights(*where, **name, local_files_only=True)
+
+
+def add_words(pipe: Any, file: str) -> None:
+    """A learned word: of SDXL for one encoder or both, told apart by their names or their widths.
+
+    The word is the file's own name for it, or else the file's name.
+    """
+    path = _existing("--textual_inversion", file)
+    with _explained("--textual_inversion", file):
+        vectors = _read(path)
+        for name, vector in vectors.items():
+            encoder = _encoder_for(pipe, name, vector)
+            word = path.stem if name in (*ENCODERS, "emb_params", "*") else name
+            tokenizer = getattr(pipe, encoder.replace("text_encoder", "tokenizer"))
+            pipe.load_textual_inversion(
+                {word: vector}, token=word, text_encoder=getattr(pipe, encoder), tokenizer=tokenizer
+            )
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:  # name -> [vectors, width] or [width]
+    """The vectors of a .safetensors file, or of a .pt or .bin file, of which nothing but tensors is read."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load
+
+        content: Any = load(path.read_bytes())
+    else:
+        import torch
+
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict) and "string_to_param" in content:  # what the first programs for this wrote
+        content = content["string_to_param"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError("expected vectors by name")
+    return content
+
+
+def _encoder_for(pipe: Any, name: str, vector: Tensor) -> str:
+    widths = {}
+    for encoder in ENCODERS.values():
+        model = getattr(pipe, encoder, None)
+        if model is not None:
+            widths[encoder] = model.get_input_embeddings().weight.shape[1]
+    wanted = [ENCODERS[name]] if name in ENCODERS else [e for e, width in widths.items() if width == vector.shape[-1]]
+    if not wanted or widths.get(wanted[0]) != vector.shape[-1]:
+        have = ", ".join(map(str, widths.values()))
+        raise ValueError(f"its vectors are {vector.shape[-1]} wide, expected {have}")
+    return wanted[0]
+
+
+def _existing(flag: str, file: str) -> Path:
+    path = Path(file)
+    if not path.exists():
+        raise InputError(f"{flag}: {file} does not exist")
+    return path
+
+
+@contextmanager
+def _explained(flag: str, file: str) -> Iterator[None]:
+    """What a library makes of a file that does not fit, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{flag}: {file} does not fit this model: {why[:200]}") from error

@@ -1,0 +1,214 @@
+"""The flags, their help, and how their words become settings."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sdxl import rules
+from sdxl.errors import InputError
+from sdxl.settings import STEPS, TURBO_STEPS, Settings
+
+__all__ = ["parse"]
+
+EXAMPLES = """\
+examples:
+  python run.py --prompt "a horse" --init_img photo.png --mask_path mask.png --run_type sige --output_path horse.png
+  python run.py --task sdedit --prompt "a castle" --init_img photo.png --edited_img sketch.png --run_type sige-turbo \\
+                --output_path castle.png
+  python run.py --from_png horse.png --seed 7 --output_path horse7.png
+  python run.py --mode profile_unet --init_img photo.png --mask_path mask.png --macs_only
+"""
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """The settings of a command line; what `--from_png` reads stands where no flag says otherwise."""
+    parser = _parser()
+    given, rest = parser.parse_known_args([_underscored(word) for word in arguments])
+    if rest:
+        known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+        raise InputError(_unknown_flag(rest[0], known))
+    said = vars(given)
+    source = said.pop("from_png", None)
+    return Settings.from_dict(said if source is None else _repeated(source, said))
+
+
+def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
+    """The settings in the picture, under those of the command line; its file is not written over."""
+    from sdxl.png import read_settings
+
+    output = {"output_path": source.with_name(f"{source.stem}-again.png")}
+    return output | dict(read_settings(source)) | said
+
+
+def _underscored(word: str) -> str:
+    """--init-img is --init_img."""
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if re.fullmatch(r"--[A-Za-z][\w-]*", name) else word
+
+
+def _unknown_flag(word: str, known: list[str]) -> str:
+    name = word.partition("=")[0]
+    if not name.startswith("-"):
+        return f"got {word!r}, which follows no flag: put quotes around a value of several words"
+    near = rules.nearest(name, known)
+    return f"{name}: no such flag; {f'did you mean {near}?' if near else 'see --help'}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message.removeprefix("argument "))
+
+
+def _parser() -> _Parser:
+    """What is not given is not in the result, so that defaults live in the settings alone."""
+    parser = _Parser(
+        description="Edits a picture locally with SDXL; with --run_type sige only what the edit touches is recomputed.",
+        epilog=EXAMPLES,
+        usage="%(prog)s [flags]",
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=118, max_help_position=32),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for add in (_add_task, _add_pictures, _add_prompts, _add_sampling, _add_sparse, _add_weights, _add_sizes):
+        add(parser)
+    _add_profile(parser)
+    return parser
+
+
+# ---- words to values -------------------------------------------------------------------------------------------------
+
+
+def _switch(text: str) -> dict[str, Any]:
+    return {"type": _truth, "nargs": "?", "const": True, "metavar": "True", "help": text}
+
+
+def _truth(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("true", "t", "yes", "y", "on", "1"):
+        return True
+    if word in ("false", "f", "no", "n", "off", "0", "none"):
+        return False
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected True or False")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number") from None
+
+
+def _dense_steps(text: str) -> int | list[int]:
+    parts = [part.strip() for part in text.strip(" ,").split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected how many steps, or which, as 0,2,5,9")
+    return [int(part) for part in parts] if "," in text else int(parts[0])
+
+
+class _Pair(argparse.Action):
+    """Two numbers, as 512x1024, 512,1024 or 512 1024."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        parts = [part for part in re.split(r"[x×,\s]+", " ".join(values).lower().strip("()[] ")) if part]
+        if len(parts) != 2 or not all(re.fullmatch(r"-?\d+", part) for part in parts):
+            raise argparse.ArgumentError(self, f"got {' '.join(values)!r}, expected two whole numbers, as 512x1024")
+        setattr(namespace, self.dest, [int(part) for part in parts])
+
+
+WHOLE: dict[str, Any] = {"type": _whole, "metavar": "N"}
+NUMBER: dict[str, Any] = {"type": _number, "metavar": "X"}
+TEXT: dict[str, Any] = {"metavar": "TEXT"}
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
+FILES: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "FILE"}
+PAIR: dict[str, Any] = {"nargs": "+", "action": _Pair}
+
+
+# ---- the flags -------------------------------------------------------------------------------------------------------
+
+
+def _add_task(parser: _Parser) -> None:
+    add = parser.add_argument_group("what to do").add_argument
+    add("--task", help="inpainting (default), sdedit, text2img, img2img")
+    add("--run_type", help="original (default), sige (recompute the edit only), turbo, sige-turbo")
+    add("--mode", help="generate (default), profile_unet, profile_encoder, profile_decoder")
+    add("--refined", **_switch("the refiner after the base; not with turbo"))
+    add("--from_png", **FILE, help="repeat the edit that wrote FILE; other flags override it")
+
+
+def _add_pictures(parser: _Parser) -> None:
+    add = parser.add_argument_group("pictures").add_argument
+    add("--init_img", **FILE, help="the picture before the edit: PNG, JPEG, WebP")
+    add("--mask_path", **FILE, help="inpainting: .npy or picture, as large; white is repainted")
+    add("--edited_img", **FILE, help="sdedit: the picture with the rough edit in it")
+    add("--output_path", type=Path, metavar="FILE.png", help="where to write; the PNG carries its settings")
+    add("--H", dest="height", **WHOLE, help="height in pixels (default: the picture's own)")
+    add("--W", dest="width", **WHOLE, help="width in pixels (default: the picture's own)")
+
+
+def _add_prompts(parser: _Parser) -> None:
+    add = parser.add_argument_group("prompts").add_argument
+    add("--prompt", **TEXT, help="what the picture shows")
+    add("--negative_prompt", **TEXT, help="what it does not show; needs a --scale above 1")
+    add("--prompt_2", **TEXT, help="for the second text encoder (default: --prompt)")
+    add("--negative_prompt_2", **TEXT, help="for the second text encoder (default: --negative_prompt)")
+
+
+def _add_sampling(parser: _Parser) -> None:
+    add = parser.add_argument_group("sampling").add_argument
+    add("--ddim_steps", dest="steps", **WHOLE, help=f"denoising steps (default: {STEPS}, turbo {TURBO_STEPS})")
+    add("--scale", **NUMBER, help="guidance by the prompt; up to 1 is none (default: 7.5, turbo 0)")
+    add("--ddim_eta", dest="eta", **NUMBER, help="noise of each step, 0 to 1, with ddim only (default: 0)")
+    add("--strength", **NUMBER, help="share of the steps that is taken, to 1 (default: inpainting 1, else 0.8)")
+    add("--seed", **WHOLE, help="of the noise; the same seed gives the same picture (default: a new one)")
+    add("--scheduler", help=f"{', '.join(rules.NAMES['scheduler'])} (default: ddim, turbo euler-ancestral)")
+    add("--denoising_split", **NUMBER, help="share of the steps before the refiner takes over, such as 0.8")
+
+
+def _add_sparse(parser: _Parser) -> None:
+    add = parser.add_argument_group("sparse runs", "for --run_type sige and sige-turbo").add_argument
+    add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
+    add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,2,5,9 (default: a quarter)")
+    add("--schedule", help="the gaps between dense steps: growing (default), even")
+    add("--forecast", help="of what the steps between read: none, linear, quadratic (default)")
+    add("--dilation", **WHOLE, help="positions to widen the edit by (default: 1)")
+
+
+def _add_weights(parser: _Parser) -> None:
+    add = parser.add_argument_group("weights and machine").add_argument
+    add("--model", help="sdxl, sdxl-inpaint, sd15, tiny (random weights, needs none), auto (default)")
+    add("--weight_path", **FOLDER, help="where the checkpoints are (default: pretrained)")
+    add("--config_path", **FOLDER, help="where the models' shapes are (default: configs)")
+    add("--lora", **FILES, help="LoRA weights, one or several")
+    add("--textual_inversion", **FILES, help="learned words, one or several")
+    add("--device", help="cpu, cuda, cuda:1, auto (default: cuda where there is one)")
+    add("--dtype", help="fp32, fp16, bf16, auto (default: fp32 on the cpu, fp16 on cuda)")
+
+
+def _add_sizes(parser: _Parser) -> None:
+    text = "what SDXL is told about the picture that it imitates: 512x1024 is height and width, 0,64 top and left"
+    add = parser.add_argument_group("size conditioning", text).add_argument
+    for negative in ("", "negative_"):
+        add(f"--{negative}original_size", **PAIR, metavar="HxW")
+        add(f"--{negative}target_size", **PAIR, metavar="HxW")
+        add(f"--{negative}crops_coords_top_left", **PAIR, metavar="TOP,LEFT")
+
+
+def _add_profile(parser: _Parser) -> None:
+    text = "for --mode profile_*: on random weights, with the region of --mask_path, or of --init_img and --edited_img"
+    add = parser.add_argument_group("profiles", text).add_argument
+    add("--macs_only", **_switch("count only: no weights, no memory, no time"))
+    add("--runs", **WHOLE, help="timed runs (default: 5)")
+    add("--json", **FILE, help="write the figures too")

@@ -1,0 +1,70 @@
+"""The pictures and the mask that the settings name, at the size they ask for, and the region between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from sdxl.images import check_same_size, load_image, pad_to_multiple, resize, size_of
+from sdxl.masks import Mask, check_mask, load_mask, pad_mask
+from sdxl.settings import Settings, Size
+
+if TYPE_CHECKING:
+    from sige import Region
+
+__all__ = ["Inputs", "load_inputs"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read from files before any weights are; all of one size."""
+
+    image: Image.Image | None = None  # before the edit
+    edited: Image.Image | None = None  # with the rough edit in it
+    mask: Mask | None = None  # [H, W], 0 to 1
+
+    def region(self, dilation: int) -> Region | None:
+        """What the edit touches, of the size at which the models work; None where no edit was named."""
+        from sige import Region  # torch, which takes a second to import
+
+        if self.mask is not None:
+            return Region.from_mask(pad_mask(self.mask), dilation=dilation)
+        if self.image is None or self.edited is None:
+            return None
+        before, after = (np.asarray(pad_to_multiple(image)[0]) for image in (self.image, self.edited))
+        return Region.from_images(before, after, dilation=dilation)
+
+
+def load_inputs(settings: Settings) -> Inputs:
+    """Reads the files, checks that they fit each other, and brings them to --H and --W, by default their own size."""
+    image = None if settings.init_img is None else load_image(settings.init_img)
+    edited = None if settings.edited_img is None else load_image(settings.edited_img)
+    mask = None if settings.mask_path is None else load_mask(settings.mask_path)
+    if image is not None and edited is not None:
+        check_same_size(image, edited, (str(settings.init_img), str(settings.edited_img)))
+    picture = edited if image is None else image
+    own = size_of(picture) if picture is not None else mask.shape if mask is not None else (0, 0)
+    size = (settings.height or own[0], settings.width or own[1])
+    if mask is not None:
+        if mask.shape != size:
+            check_mask(mask, (own[0], own[1]), str(settings.mask_path))
+        mask = _resized_mask(mask, size)
+    return Inputs(_resized(image, size), _resized(edited, size), mask)
+
+
+def _resized(image: Image.Image | None, size: Size) -> Image.Image | None:
+    return image if image is None or size_of(image) == size else resize(image, *size)
+
+
+def _resized_mask(
+    mask: Mask,  # [H, W]
+    size: Size,
+) -> Mask:  # [*size]
+    """Averages where it shrinks, so that thin strokes stay as grey, and keeps edges hard where it grows."""
+    if mask.shape == size:
+        return mask
+    resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BOX)
+    return np.asarray(resized).clip(0, 1)

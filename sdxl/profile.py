@@ -1,0 +1,119 @@
+"""What one pass of a model costs for an edit, dense and packed: multiply-accumulates, time, memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sdxl.errors import InputError, SdxlError
+from sdxl.files import check_output
+from sdxl.inputs import load_inputs
+from sdxl.settings import Settings, Size
+from sdxl.tasks import place, torch_dtype
+
+if TYPE_CHECKING:
+    from sige import Region
+    from sige.profiling import Subject
+
+__all__ = ["run"]
+
+CODERS = {"profile_encoder": "vae-encoder", "profile_decoder": "vae-decoder"}
+KINDS = {"sdxl-inpaint": "sdxl-inpaint", "sd15": "sd15"}  # of the other models: sdxl-base
+RUNS = 5
+DILATION = 1
+NONE = "none, this only counts"
+RANDOM = "random weights of the model's shape, on whose values neither work nor time depends"
+
+
+def run(settings: Settings) -> str:
+    """The figures as a table; with --json they are written to a file too, under the names of `sige.profiling`."""
+    if settings.json is not None:
+        check_output(settings.json)
+    settings = place(settings)
+    region = load_inputs(settings).region(_dilation(settings))
+    if region is None:
+        raise InputError(
+            f"--mode {settings.mode} needs an edit: give --mask_path, or --init_img and --edited_img that differ"
+        )
+    profile = _profile(settings, region)
+    from sige.profiling import report
+
+    if settings.json is not None:
+        report.write_json(profile, settings.json)
+    return f"weights: {NONE if settings.macs_only else RANDOM}\n{report.as_text(profile)}"
+
+
+def _profile(settings: Settings, region: Region) -> dict[str, Any]:
+    from sige.profiling import report
+
+    subject = _build(settings, region.image_size, "meta")
+    timed = None if settings.macs_only else partial(_build, settings, region.image_size, settings.device)
+    return report.make_profile(subject, region, _facts(settings, subject), timed, settings.runs or RUNS)
+
+
+def _build(settings: Settings, size: Size, device: str) -> Subject:
+    """The model at the shape that the run would load, and the batch that it would have."""
+    from sdxl.checkpoint.configs import load_shapes
+    from sige.profiling import build
+
+    kind = _kind(settings)
+    shapes = load_shapes(kind, settings.config_path, _variant(settings))
+    options: dict[str, Any] = {"device": device, "dtype": torch_dtype(settings)}
+    if settings.mode in CODERS:
+        return build(CODERS[settings.mode], size, changes=shapes.parts["vae"], **options)
+    guided = 2 if settings.scale > 1 else 1
+    return _with_pooled(build(kind, size, guided, changes=shapes.parts["unet"], **options))
+
+
+def _with_pooled(subject: Subject) -> Subject:
+    """The pooled text embedding at the width that is left of the projection's input; a tiny model has its own."""
+    added = subject.arguments.get("added_cond_kwargs")
+    if added is None:
+        return subject
+    config: Any = subject.module.config
+    times = added["time_ids"].shape[1] * config.addition_time_embed_dim
+    pooled = added["text_embeds"].new_zeros(subject.batch, config.projection_class_embeddings_input_dim - times)
+    return replace(subject, arguments=subject.arguments | {"added_cond_kwargs": added | {"text_embeds": pooled}})
+
+
+def _kind(settings: Settings) -> str:
+    """Turbo has the shape of the base."""
+    return "sdxl-refiner" if settings.refined else KINDS.get(settings.model, "sdxl-base")
+
+
+def _variant(settings: Settings) -> str:
+    """Full size, unless the weights that the run would load are a small copy."""
+    from sdxl.checkpoint.configs import FULL_SIZE
+    from sdxl.checkpoint.header import read_header
+    from sdxl.checkpoint.kinds import identify
+    from sdxl.pipelines import find_kind
+
+    if settings.model == "tiny":
+        return "tiny"
+    try:
+        _, path = find_kind(settings.model, settings.run_type, settings.weight_path, settings.refined)
+    except SdxlError:
+        return FULL_SIZE  # a profile needs no weights
+    return identify(read_header(path)).variant if path.is_file() else FULL_SIZE
+
+
+def _dilation(settings: Settings) -> int:
+    return DILATION if settings.dilation is None else settings.dilation
+
+
+def _facts(settings: Settings, subject: Subject) -> dict[str, Any]:
+    region = f"{settings.init_img} against {settings.edited_img}"
+    variant = _variant(settings)
+    return {
+        "model": subject.name if variant == "full" else f"{subject.name} ({variant})",
+        "weights": "none" if settings.macs_only else "random",
+        "size": f"{subject.size[0]}x{subject.size[1]}",
+        "batch": subject.batch,
+        "region": region if settings.mask_path is None else f"mask {settings.mask_path}",
+        "dilation": _dilation(settings),
+        "macs_only": settings.macs_only,
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "runs": settings.runs or RUNS,
+    }

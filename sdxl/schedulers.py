@@ -1,0 +1,54 @@
+"""The schedulers that the command line knows by name, and each family's own."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdxl.errors import InputError
+
+__all__ = ["SCHEDULERS", "default_scheduler", "make_scheduler", "takes_eta"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A diffusers class and what is set besides the checkpoint's own noise schedule."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+SCHEDULERS = {
+    "ddim": Choice("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    "euler": Choice("EulerDiscreteScheduler"),
+    "euler-ancestral": Choice("EulerAncestralDiscreteScheduler"),
+    "dpmpp-2m": Choice("DPMSolverMultistepScheduler"),
+    "dpmpp-2m-karras": Choice("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "unipc": Choice("UniPCMultistepScheduler"),
+    "heun": Choice("HeunDiscreteScheduler"),
+    "lcm": Choice("LCMScheduler"),
+}
+TURBO = {"timestep_spacing": "trailing"}  # few steps must begin at the noisiest timestep
+
+
+def default_scheduler(kind: str) -> str:
+    """Turbo was distilled for a few ancestral steps; the others take DDIM, after which the flags are named."""
+    return "euler-ancestral" if "turbo" in kind else "ddim"
+
+
+def make_scheduler(name: str | None, kind: str, config: dict[str, Any]) -> Any:
+    """The named scheduler, or the family's default, on the checkpoint's noise schedule."""
+    import diffusers
+
+    name = name or default_scheduler(kind)
+    if name not in SCHEDULERS:
+        raise InputError(f"scheduler: got {name!r}, expected one of {', '.join(SCHEDULERS)}")
+    choice = SCHEDULERS[name]
+    changes = choice.changes | (TURBO if "turbo" in kind else {})
+    return getattr(diffusers, choice.name).from_config({**config, **changes})
+
+
+def takes_eta(scheduler: Any) -> bool:
+    """Does a step of the scheduler use eta?"""
+    return "eta" in inspect.signature(scheduler.step).parameters

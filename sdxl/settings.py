@@ -1,0 +1,158 @@
+"""Everything that one command says, as one checked value that a PNG can carry."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from sdxl import rules
+from sdxl.errors import InputError
+
+__all__ = ["Settings", "Size"]
+
+Size = tuple[int, int]  # height, width; or top, left
+
+UNSAVED = ("mode", "output_path", "json", "macs_only", "runs")  # say nothing about the picture
+TURBO_STEPS, STEPS = 4, 50
+TURBO_SCALE, SCALE = 0.0, 7.5
+
+
+def _random_seed() -> int:
+    return secrets.randbelow(2**32)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to do, with which pictures, prompts, weights and numbers; `None` and `()` mean that nothing was said.
+
+    Raises `InputError` for a value that does not exist, for one that is missing, and for one without any effect.
+
+    >>> settings = Settings(task="img2img", prompt="a horse", init_img=Path("a.png"), output_path=Path("b.png"), seed=1)
+    >>> Settings.from_dict(settings.to_dict() | {"output_path": "b.png"}) == settings
+    True
+    """
+
+    task: str = "inpainting"
+    mode: str = "generate"
+    run_type: str = "original"
+    refined: bool = False
+    model: str = "auto"
+
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    prompt_2: str | None = None
+    negative_prompt_2: str | None = None
+
+    init_img: Path | None = None
+    mask_path: Path | None = None
+    edited_img: Path | None = None
+    output_path: Path | None = None
+    height: int | None = None
+    width: int | None = None
+
+    steps: int = STEPS
+    scale: float = SCALE
+    eta: float = 0.0
+    strength: float | None = None
+    seed: int = field(default_factory=_random_seed)
+    scheduler: str | None = None
+    denoising_split: float | None = None
+
+    original_size: Size | None = None
+    target_size: Size | None = None
+    crops_coords_top_left: Size | None = None
+    negative_original_size: Size | None = None
+    negative_target_size: Size | None = None
+    negative_crops_coords_top_left: Size | None = None
+
+    policy: str | None = None
+    dense_steps: int | tuple[int, ...] | None = None
+    schedule: str | None = None
+    forecast: str | None = None
+    dilation: int | None = None
+
+    config_path: Path = Path("configs")
+    weight_path: Path = Path("pretrained")
+    lora: tuple[str, ...] = ()
+    textual_inversion: tuple[str, ...] = ()
+    device: str = "auto"
+    dtype: str = "auto"
+
+    json: Path | None = None
+    macs_only: bool = False
+    runs: int | None = None
+
+    def __post_init__(self) -> None:
+        rules.check(self)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether only what the edit touches is recomputed."""
+        return self.run_type.startswith("sige")
+
+    @property
+    def turbo(self) -> bool:
+        """Whether the weights are those of SDXL Turbo."""
+        return self.run_type.endswith("turbo")
+
+    @property
+    def generates(self) -> bool:
+        """Whether a picture is made, and not a profile."""
+        return self.mode == "generate"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the picture depends on, as JSON can hold it; where it was written to is left out."""
+        said = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in UNSAVED}
+        return {name: _plain(value) for name, value in said.items() if value not in (None, ())}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Settings:
+        """The settings that `to_dict` or a command line gave; turbo has fewer steps and no guidance unless it says so.
+
+        >>> Settings.from_dict({"mode": "profile_unet", "run_type": "turbo"}).steps
+        4
+        """
+        hints = get_type_hints(cls)
+        for name in values:
+            if name not in hints:
+                raise InputError(rules.unknown("settings", name, tuple(hints)))
+        said = {name: _typed(name, value, hints[name]) for name, value in values.items()}
+        if str(said.get("run_type", "")).endswith("turbo"):
+            said = {"steps": TURBO_STEPS, "scale": TURBO_SCALE} | said
+        return cls(**said)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """The value in a type that its field has: JSON knows neither paths nor tuples, and a PNG may hold anything."""
+    kinds = (hint,) if get_origin(hint) is tuple or isinstance(hint, type) else get_args(hint)
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, str) and Path in kinds:
+        value = Path(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+        value = float(value)
+    if not any(_is_of(value, kind) for kind in kinds):
+        raise InputError(f"{rules.flag(name)}: got {value!r}, expected {_wanted(kinds)}")
+    return value
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is not tuple:
+        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    item, *rest = get_args(kind)
+    right_length = rest == [...] or len(rest) + 1 == len(value) if isinstance(value, tuple) else False
+    return right_length and all(_is_of(part, item) for part in value)
+
+
+def _wanted(kinds: tuple[Any, ...]) -> str:
+    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "the name of a file"}
+    return " or ".join(words.get(kind, "a list") for kind in kinds if kind is not type(None))

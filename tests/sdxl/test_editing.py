@@ -1,0 +1,354 @@
+"""edit() and sdedit() on tiny pipelines: what changes, what stays, dense and sparse, with and without a refiner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sige
+from sdxl.editing import Sampling, edit, img2img, sdedit, text2img
+from sdxl.errors import InputError, SdxlError
+from sdxl.pipelines import load_pipeline
+from sdxl.tiny import tiny_weights
+from sige import EditConfig
+from sige.passes import Packing
+
+SIDE = 128
+CONFIGS = {"dense": None, "temporal": EditConfig(dense_steps=2), "lockstep": EditConfig(policy="lockstep")}
+every_policy = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+sparse = pytest.mark.parametrize("config", [CONFIGS["temporal"], CONFIGS["lockstep"]], ids=["temporal", "lockstep"])
+
+
+def load(task: str, model: str = "tiny", refiner: bool = False, **more: Any) -> Any:
+    options = {"run_type": "original", "weight_path": "pretrained", "config_path": "configs", "device": "cpu"}
+    pipe = load_pipeline(
+        model=model, task=task, dtype=torch.float32, refiner=refiner, scheduler=None, **{**options, **more}
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def inpainting() -> Any:
+    return load("inpainting")
+
+
+@pytest.fixture(scope="module")
+def from_picture() -> Any:
+    return load("sdedit")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def sampling(**changes: Any) -> Sampling:
+    return Sampling(**{"prompt": "a house", "steps": 5, "scale": 3.0, "seed": 7, **changes})
+
+
+def picture(width: int = SIDE, height: int = SIDE, seed: int = 1) -> Image.Image:
+    """Smooth colours with some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    base = np.stack([x * 255 / width, y * 255 / height, 128 + 60 * np.sin(x / 9)], axis=2)
+    return Image.fromarray((base + rng.normal(0, 6, base.shape)).clip(0, 255).astype(np.uint8))
+
+
+def rectangle(width: int = SIDE, height: int = SIDE) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=np.float32)
+    mask[37:90, 41:100] = 1
+    return mask
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+# ---- inpainting ------------------------------------------------------------------------------------------------------
+
+
+@every_policy
+def test_outside_the_mask_every_pixel_stays_and_inside_it_changes(inpainting: Any, config: EditConfig | None) -> None:
+    image, mask = picture(), rectangle()
+    out = pixels(edit(inpainting, image, mask=mask, sampling=sampling(), config=config))
+    assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
+    assert (out[mask == 1] != pixels(image)[mask == 1]).mean() > 0.5
+    assert sige.handle_of(inpainting) is None
+
+
+@every_policy
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(inpainting: Any, config: EditConfig | None) -> None:
+    first, again, other = (
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(seed=seed), config=config).tobytes()
+        for seed in (7, 7, 8)
+    )
+    assert first == again != other
+
+
+@every_policy
+def test_an_empty_mask_is_the_picture_without_a_single_call(inpainting: Any, config: EditConfig | None) -> None:
+    calls: list[int] = []
+    hook = inpainting.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    out = edit(inpainting, picture(), mask=np.zeros((SIDE, SIDE)), sampling=sampling(), config=config)
+    hook.remove()
+    assert out.tobytes() == picture().tobytes() and not calls
+
+
+@sparse
+def test_a_full_mask_is_the_dense_result(inpainting: Any, config: EditConfig) -> None:
+    mask = np.ones((SIDE, SIDE))
+    dense = edit(inpainting, picture(), mask=mask, sampling=sampling())
+    assert edit(inpainting, picture(), mask=mask, sampling=sampling(), config=config).tobytes() == dense.tobytes()
+
+
+def test_all_steps_dense_is_the_dense_result(inpainting: Any) -> None:
+    dense = edit(inpainting, picture(), mask=rectangle(), sampling=sampling())
+    out = edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=EditConfig(dense_steps=99))
+    assert np.abs(pixels(out).astype(int) - pixels(dense)).max() <= 1  # other memory formats, the same numbers
+
+
+def test_a_mask_of_another_size_is_refused(inpainting: Any) -> None:
+    with pytest.raises(InputError, match=r"mask is .*expected the size of the image"):
+        edit(inpainting, picture(), mask=rectangle(136), sampling=sampling())
+
+
+@every_policy
+@pytest.mark.parametrize(("width", "height"), [(131, 122), (136, 97)])
+def test_a_size_that_is_no_multiple_of_eight_comes_back_as_it_was(
+    inpainting: Any, config: EditConfig | None, width: int, height: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, mask = picture(width, height), rectangle(width, height)
+    out = edit(inpainting, image, mask=mask, sampling=sampling(steps=3), config=config)
+    assert out.size == (width, height)
+    assert f"{height}x{width} is worked on as" in caplog.text
+    assert np.array_equal(pixels(out)[mask == 0], pixels(image)[mask == 0])
+
+
+def test_a_stroke_one_pixel_thin_is_repainted(inpainting: Any) -> None:
+    mask = np.zeros((SIDE, SIDE), dtype=np.float32)
+    mask[61, 10:110] = 1
+    out = pixels(edit(inpainting, picture(), mask=mask, sampling=sampling(), config=CONFIGS["temporal"]))
+    changed = (out != pixels(picture())).any(axis=2)
+    assert changed[61, 10:110].mean() > 0.5 and not changed[mask == 0].any()
+
+
+def test_grey_blends(inpainting: Any) -> None:
+    """A grey of one half lies between the picture and what white gives."""
+    hard, image = rectangle(), pixels(picture()).astype(float)
+    white = pixels(edit(inpainting, picture(), mask=hard, sampling=sampling())).astype(float)
+    soft = Image.fromarray((hard * 128).astype(np.uint8))
+    grey = pixels(edit(inpainting, picture(), mask=soft, sampling=sampling())).astype(float)
+    share = 128 / 255
+    assert np.abs(grey - (share * white + (1 - share) * image)).max() <= 1
+
+
+@sparse
+def test_sparse_is_near_dense_and_runs_packed(inpainting: Any, config: EditConfig) -> None:
+    mask = rectangle() == 1
+    dense = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling())).astype(float)
+    with sige.enable(inpainting) as handle:
+        out = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=config)).astype(float)
+        assert handle.enabled and handle.config is None, "what the caller had enabled stays as it was"
+        assert handle.passes.packed > 0
+    other = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling(seed=8))).astype(float)
+    assert np.abs(out - dense)[mask].mean() < 0.7 * np.abs(other - dense)[mask].mean()
+
+
+def test_lockstep_that_dilates_over_everything_is_the_dense_result(inpainting: Any, from_picture: Any) -> None:
+    """Then nothing is taken from the original: the noise, the latents and the decoder are the pipeline's own."""
+    config = EditConfig(policy="lockstep", dilation=SIDE)
+    for run in (
+        lambda config: edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=config),
+        lambda config: sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config),
+    ):
+        assert np.abs(pixels(run(config)).astype(int) - pixels(run(None))).max() <= 1
+
+
+def test_lockstep_encodes_and_decodes_sparsely(inpainting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[str] = []
+    run = Packing.run
+
+    def spy(self: Any, call: Any, blend: Any) -> Any:
+        packed.append(call.component.name)
+        return run(self, call, blend)
+
+    monkeypatch.setattr(Packing, "run", spy)
+    edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=CONFIGS["lockstep"])
+    assert packed == ["unet"] * 5 + ["vae.decoder"]
+
+
+@every_policy
+def test_an_inpainting_unet_with_nine_channels(config: EditConfig | None) -> None:
+    pipe = load("inpainting")
+    torch.manual_seed(0)
+    pipe.register_modules(unet=type(pipe.unet).from_config({**pipe.unet.config, "in_channels": 9}).eval())
+    image, mask = picture(), rectangle()
+    out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), config=config))
+    assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
+    assert (out[mask == 1] != pixels(image)[mask == 1]).mean() > 0.5
+
+
+@every_policy
+def test_stable_diffusion_15(config: EditConfig | None) -> None:
+    pipe = load("inpainting", model="sd15", weight_path=tiny_weights("sd15"))
+    image, mask = picture(), rectangle()
+    out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), config=config))
+    assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
+    assert (out[mask == 1] != pixels(image)[mask == 1]).mean() > 0.5
+    with pytest.raises(InputError, match="prompt_2 is SDXL's"):
+        edit(pipe, image, mask=mask, sampling=sampling(prompt_2="a tree"))
+
+
+# ---- SDEdit and the dense tasks --------------------------------------------------------------------------------------
+
+
+def drawn() -> Image.Image:
+    """The picture with a patch painted over."""
+    array = pixels(picture()).copy()
+    array[40:60, 40:70] = (200, 30, 30)
+    return Image.fromarray(array)
+
+
+@every_policy
+def test_sdedit(from_picture: Any, config: EditConfig | None) -> None:
+    out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config)
+    assert out.size == (SIDE, SIDE)
+    again = sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config)
+    assert out.tobytes() == again.tobytes()
+
+
+def test_sdedit_temporal_is_near_dense(from_picture: Any) -> None:
+    dense = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling())).astype(float)
+    out = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=EditConfig(dense_steps=3)))
+    other = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling(seed=8))).astype(float)
+    assert np.abs(out - dense).mean() < 0.5 * np.abs(other - dense).mean()
+
+
+@sparse
+def test_sdedit_of_equal_pictures_or_without_the_original_is_refused(from_picture: Any, config: EditConfig) -> None:
+    with pytest.raises(InputError, match="are the same: there is nothing to edit"):
+        sdedit(from_picture, drawn(), drawn(), sampling=sampling(), config=config)
+    with pytest.raises(InputError, match="needs the original picture"):
+        sdedit(from_picture, None, drawn(), sampling=sampling(), config=config)
+    with pytest.raises(InputError, match="expected the original's size"):
+        sdedit(from_picture, picture(136), drawn(), sampling=sampling(), config=config)
+
+
+def test_strength_says_how_many_steps_run(from_picture: Any) -> None:
+    img2img(from_picture, picture(), sampling=sampling(steps=10, strength=0.5))
+    assert from_picture.num_timesteps == 5
+    with pytest.raises(InputError, match="strength 0.1 of 5 steps leaves none"):
+        img2img(from_picture, picture(), sampling=sampling(strength=0.1))
+
+
+def test_text_to_image() -> None:
+    pipe = load("text2img")
+    assert text2img(pipe, (96, SIDE), sampling=sampling()).size == (SIDE, 96)
+    with pytest.raises(InputError, match="expected multiples of 8"):
+        text2img(pipe, (100, SIDE), sampling=sampling())
+
+
+# ---- refiner ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def refiners() -> dict[str, Any]:
+    return {task: load(task, refiner=True) for task in ("inpainting", "sdedit")}
+
+
+@every_policy
+@pytest.mark.parametrize("split", [None, 0.6])
+def test_a_refiner_runs_after_the_base_and_sparse_where_the_base_is(
+    inpainting: Any, refiners: dict[str, Any], config: EditConfig | None, split: float | None
+) -> None:
+    image, mask, asked = picture(), rectangle(), sampling(steps=10, denoising_split=split)
+    base = edit(inpainting, image, mask=mask, sampling=sampling(steps=10), config=config)
+    with sige.enable(refiners["inpainting"]) as handle:
+        out = edit(inpainting, image, mask=mask, sampling=asked, config=config, refiner=refiners["inpainting"])
+        assert bool(handle.passes.packed) is (config is not None)
+    assert out.tobytes() != base.tobytes()
+    assert np.array_equal(pixels(out)[mask == 0], pixels(image)[mask == 0])
+
+
+@every_policy
+def test_a_refiner_of_an_sdedit(from_picture: Any, refiners: dict[str, Any], config: EditConfig | None) -> None:
+    refiner = refiners["sdedit"]
+    out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config, refiner=refiner)
+    assert out.size == (SIDE, SIDE)
+
+
+def test_a_split_needs_a_refiner(inpainting: Any) -> None:
+    with pytest.raises(InputError, match="there is no refiner"):
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(denoising_split=0.8))
+
+
+@pytest.mark.parametrize("split", [0.0, 0.05, 0.95, 1.0])
+def test_a_split_that_leaves_one_side_without_steps_is_refused(
+    inpainting: Any, refiners: dict[str, Any], split: float
+) -> None:
+    asked = sampling(denoising_split=split)
+    with pytest.raises(InputError, match=r"denoising_split .* leaves none"):
+        edit(inpainting, picture(), mask=rectangle(), sampling=asked, refiner=refiners["inpainting"])
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_overflow_end_in_a_sentence_and_not_in_black() -> None:
+    pipe = load("inpainting")
+    with torch.no_grad():
+        pipe.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(SdxlError, match=r"step 1: the latents are no longer finite"):
+        edit(pipe, picture(), mask=rectangle(), sampling=sampling())
+
+
+def test_eta_has_its_effect_or_is_refused(inpainting: Any) -> None:
+    from sdxl.schedulers import make_scheduler
+
+    plain, stochastic = (
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(eta=eta)).tobytes() for eta in (0.0, 1.0)
+    )
+    assert plain != stochastic
+    pipe = load("inpainting")
+    pipe.scheduler = make_scheduler("euler", "sdxl-base", dict(pipe.scheduler.config))
+    with pytest.raises(InputError, match="eta has no effect on EulerDiscreteScheduler"):
+        edit(pipe, picture(), mask=rectangle(), sampling=sampling(eta=0.5))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"strength": 1.5}, {"eta": -1}, {"denoising_split": 2}], ids=lambda bad: next(iter(bad))
+)
+def test_numbers_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"{next(iter(bad))}: got .*, expected"):
+        sampling(**bad)
+
+
+CONDITIONING: dict[str, Any] = {
+    "negative_prompt": "blurred",
+    "prompt_2": "a tree",
+    "negative_prompt_2": "rain",
+    "original_size": (64, 64),
+    "target_size": (64, 64),
+    "crops_coords_top_left": (32, 32),
+    "negative_original_size": (64, 64),
+    "negative_target_size": (64, 64),
+    "negative_crops_coords_top_left": (32, 32),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONING)
+def test_each_conditioning_has_its_effect(inpainting: Any, name: str) -> None:
+    plain, changed = (
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(**set_)).tobytes()
+        for set_ in ({}, {name: CONDITIONING[name]})
+    )
+    assert plain != changed
