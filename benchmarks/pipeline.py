@@ -140,11 +140,13 @@ def main() -> None:
     options = parser.parse_args()
     facts = machine()
     print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
-    rows = with_work([measure(row, options.steps, DTYPES[options.dtype]) for row in options.rows])
-    print_table([{key: value for key, value in row.items() if key != "steps"} for row in rows])
-    if options.json:
-        settings = {"steps": options.steps, "dtype": options.dtype, "size": SIZE, "mask": "11.6 % rectangle"}
-        write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
+    settings = {"steps": options.steps, "dtype": options.dtype, "size": SIZE, "mask": "11.6 % rectangle"}
+    rows: list[Row] = []
+    for name in options.rows:
+        rows = with_work([*rows, measure(name, options.steps, DTYPES[options.dtype])])
+        print_table([{key: value for key, value in row.items() if key != "steps"} for row in rows])
+        if options.json:  # after each row: a row takes minutes
+            write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
 
 
 if __name__ == "__main__":

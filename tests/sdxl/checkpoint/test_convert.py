@@ -56,8 +56,9 @@ def test_by_default_projections_are_convolutions_and_everything_is_fp32(half: Pa
         assert file.metadata() == {"modelspec.title": "SDXL é"}
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, "keep"])
-@pytest.mark.parametrize("projections", ["conv", "linear"])
+@pytest.mark.parametrize(
+    ("dtype", "projections"), [("fp32", "linear"), ("fp16", "conv"), ("bf16", "linear"), ("keep", "conv")]
+)
 def test_what_is_written_is_what_was_asked_for(dtype: str, projections: str, half: Path, tmp_path: Path) -> None:
     assert run(half, tmp_path / "out.safetensors", "--dtype", dtype, "--projections", projections) == 0
     expected = DTYPES.get(dtype, torch.float16)
@@ -108,10 +109,14 @@ def test_pieces_are_smaller_than_tensors(half: Path, tmp_path: Path, monkeypatch
 
 
 def test_every_tensor_lies_at_a_multiple_of_its_item_size(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(3).half(), "b": torch.arange(3), "c": torch.tensor(True)}, tmp_path / "in.safetensors")
+    """The narrow floats, last in the file, become the widest."""
+    tensors = {"ids": torch.arange(3, dtype=torch.int16), "x": torch.ones(5).to(torch.float8_e4m3fn)}
+    save_file(tensors, tmp_path / "in.safetensors")
     convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", progress=False)
-    for stored in read_header(tmp_path / "out.safetensors").tensors.values():
-        assert stored.start % {"I64": 8, "F32": 4, "BOOL": 1}[stored.dtype] == 0
+    header = read_header(tmp_path / "out.safetensors")
+    first = min(stored.start for stored in header.tensors.values())
+    for stored in header.tensors.values():
+        assert (stored.start - first) % {"I16": 2, "F32": 4}[stored.dtype] == 0 == first % 8
 
 
 def test_a_value_that_becomes_infinite_is_named(tmp_path: Path) -> None:
@@ -189,7 +194,8 @@ def test_promise_7_a_disk_that_fills_up_leaves_the_old_file(
 
 # The child stops where it is told to and says so: after the first tensor, or after the replacement.
 CHILD = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts it ignored
 import sdxl.checkpoint.tensors as tensors
 import sdxl.convert as convert
 stage, path = sys.argv[1:]

@@ -202,8 +202,14 @@ def test_arguments_are_checked(tiny: dict[str, Path], tmp_path: Path) -> None:
 # ---- promise 3: NaN and infinity ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("key", [SOME, "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"])
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (float("nan"), SOME),
+        (float("inf"), "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"),
+        (float("-inf"), SOME),
+    ],
+)
 def test_promise_3_nan_and_infinity_are_named(value: float, key: str, changed: Callable[..., Path]) -> None:
     path = changed("sdxl-base", lambda tensors: tensors[key].view(-1)[-1:].fill_(value))
     with pytest.raises(CheckpointError, match="holds NaN or infinity") as raised:
@@ -256,14 +262,11 @@ def test_what_inference_does_not_read_is_ignored(
 @pytest.mark.parametrize(
     ("stored", "asked", "expected"),
     [
-        (torch.float16, None, torch.float16),
         (torch.bfloat16, None, torch.bfloat16),
         (torch.float64, None, torch.float32),
-        (torch.float8_e4m3fn, None, torch.float16),
         (torch.float8_e5m2, None, torch.float16),
         (torch.float16, torch.float32, torch.float32),
         (torch.float32, torch.bfloat16, torch.bfloat16),
-        (torch.float8_e4m3fn, torch.bfloat16, torch.bfloat16),
     ],
 )
 def test_dtypes(

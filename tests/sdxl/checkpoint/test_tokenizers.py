@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from sdxl.checkpoint import tokenizers
