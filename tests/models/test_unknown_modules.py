@@ -64,7 +64,7 @@ SWAPPED: dict[str, tuple[Callable[[nn.Module], None], str]] = {
     ),
     "subclass of a convolution": (
         replace("mid_block.resnets.0.conv1", conv(Conv)),
-        r"mid_block\.resnets\.0\.conv1 \(.*test_adapters\.Conv\)",
+        r"mid_block\.resnets\.0\.conv1 \(.*test_unknown_modules\.Conv\)",
     ),
     "another norm": (replace("conv_norm_out", lambda _: nn.BatchNorm2d(16)), r"unet\.conv_norm_out \(.*BatchNorm2d\)"),
     "another layer norm": (
