@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from sdxl.files import atomic_write
@@ -17,21 +18,21 @@ MERGES = (
 )  # fmt: skip
 
 
-def write_tokenizer(folder: Path, padding: str) -> None:
+def write_tokenizer(folder: Path, padding: str, merges: Sequence[str] = MERGES) -> None:
     """`vocab.json`, `merges.txt` and `tokenizer_config.json`; whole files only."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = {word: number for number, word in enumerate(_words())}
+    words = {word: number for number, word in enumerate(_words(merges))}
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": padding}
     settings |= {"bos_token": START, "eos_token": END, "unk_token": END}
     _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
-    _write(folder / "merges.txt", "\n".join(("#version: 0.2", *MERGES)))
+    _write(folder / "merges.txt", "\n".join(("#version: 0.2", *merges)))
     _write(folder / "vocab.json", json.dumps(words, ensure_ascii=False))
 
 
-def _words() -> list[str]:
+def _words(merges: Sequence[str]) -> list[str]:
     """In CLIP's order: "!" is 0, which the second tokenizer pads with, and the end of the text is the last."""
     letters = _byte_letters()
-    merged = [merge.replace(" ", "") for merge in MERGES]
+    merged = [merge.replace(" ", "") for merge in merges]
     return [*letters, *(letter + WORD_END for letter in letters), *merged, START, END]
 
 

@@ -1,0 +1,74 @@
+"""What learns: a UNet and the text encoders in front of it, and the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdxl.training.batches import Batch
+
+__all__ = ["Denoiser"]
+
+
+class Denoiser(nn.Module):
+    """One module, so that one optimizer, one EMA and one data-parallel wrapper hold all that learns.
+
+    SDXL reads the layer before the last of both text encoders, side by side, and the second one's pooled projection;
+    a dropped caption is zeros. SD 1.5 reads its encoder's last layer; a dropped caption is the empty text.
+    """
+
+    def __init__(
+        self, models: dict[str, nn.Module], tokenizers: dict[str, Any], alphas: Tensor, min_snr: float | None = None
+    ) -> None:
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        self.tokenizers = tokenizers
+        self.min_snr = min_snr
+        self.register_buffer("alphas", alphas, persistent=False)  # [T]: products of the schedule's alphas
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean loss of the batch."""
+        predicted = self.predict(self.noised(batch), batch)
+        losses = F.mse_loss(predicted.float(), batch.noise.float(), reduction="none").mean(dim=(1, 2, 3))  # [B]
+        return (losses * self.weights(batch.timesteps)).mean()
+
+    def noised(self, batch: Batch) -> Tensor:  # [B, C, h, w]
+        """Latents with as much noise as their timesteps say."""
+        alpha = self.alphas[batch.timesteps][:, None, None, None]  # type: ignore[index]
+        return alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
+
+    def weights(self, timesteps: Tensor) -> Tensor:  # int64 [B] -> [B]
+        """Min-SNR: steps with little noise, which are easy, count for less."""
+        if self.min_snr is None:
+            return torch.ones_like(timesteps, dtype=torch.float32)
+        alpha = self.alphas[timesteps]  # type: ignore[index]
+        snr = alpha / (1 - alpha)
+        return snr.clamp(max=self.min_snr) / snr
+
+    def predict(self, noised: Tensor, batch: Batch) -> Tensor:  # [B, C, h, w] -> [B, C, h, w]
+        """The UNet's guess at the noise."""
+        unet: Any = self.models["unet"]
+        if batch.mask is not None and batch.masked is not None and unet.config.in_channels == 2 * noised.shape[1] + 1:
+            noised = torch.cat([noised, batch.mask, batch.masked], dim=1)
+        text, added = self.encode(batch)
+        return unet(noised, batch.timesteps, text, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
+
+    def encode(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor] | None]:  # [B, tokens, C]
+        """The captions as the UNet takes them, and SDXL's pooled vector and sizes."""
+        if "text_encoder_2" not in self.models:
+            captions = ["" if dropped else text for text, dropped in zip(batch.captions, batch.dropped, strict=True)]
+            return self._run("text_encoder", captions).last_hidden_state, None
+        encoders = [name for name in ("text_encoder", "text_encoder_2") if name in self.models]
+        outputs = [self._run(name, batch.captions) for name in encoders]
+        kept = (~batch.dropped).to(outputs[0].hidden_states[-2].dtype)
+        text = torch.cat([output.hidden_states[-2] for output in outputs], dim=2) * kept[:, None, None]
+        return text, {"text_embeds": outputs[-1].text_embeds * kept[:, None], "time_ids": batch.sizes}
+
+    def _run(self, name: str, captions: list[str]) -> Any:
+        tokenizer, encoder = self.tokenizers[name], self.models[name]
+        options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        tokens = tokenizer(captions, max_length=tokenizer.model_max_length, **options).input_ids  # [B, tokens]
+        return encoder(tokens.to(self.alphas.device), output_hidden_states=True)

@@ -1,0 +1,118 @@
+"""The loss of a UNet with its text encoders, and of the VAE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sdxl.checkpoint.load import load
+from sdxl.tiny import tiny_weights
+from sdxl.training.autoencoder import Autoencoder, Pixels, normalise, scene_crops
+from sdxl.training.batches import Batch, make_batch
+from sdxl.training.denoiser import Denoiser
+from sdxl.training.latents import SceneLatents, encode_scenes
+
+ALPHAS = torch.linspace(0.999, 0.005, 1000)
+
+
+def make(kind: str, **options: Any) -> Denoiser:
+    parts = load(tiny_weights(kind), progress=False)
+    models = {name: model for name, model in parts.models().items() if name != "vae"}
+    tokenizers = {name: getattr(parts, name.replace("text_encoder", "tokenizer")) for name in models if "text" in name}
+    return Denoiser(models, tokenizers, ALPHAS, **options).requires_grad_(True)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> SceneLatents:
+    path = tmp_path_factory.mktemp("latents") / "latents.safetensors"
+    vae = load(tiny_weights("sdxl-base"), progress=False).vae
+    encode_scenes(vae, path, 6, 64, masks=True, batch=4, progress=False)
+    return SceneLatents(path, 0.5)
+
+
+def batch(scenes: SceneLatents, **options: Any) -> Batch:
+    return make_batch(scenes, **{"seed": 0, "step": 0, "batch": 4, "drop": 0.0, "timesteps": 1000, **options})
+
+
+@pytest.mark.parametrize("kind", ["sdxl-base", "sdxl-inpaint", "sd15", "sd15-inpaint"])
+def test_everything_that_is_to_learn_gets_a_gradient(kind: str, scenes: SceneLatents) -> None:
+    denoiser = make(kind)
+    loss = denoiser(batch(scenes))
+    loss.backward()
+    assert loss.isfinite() and loss > 0
+    idle = [name for name, value in denoiser.named_parameters() if value.grad is None or not value.grad.any()]
+    # SDXL reads the layer before the last: the first encoder's last layer and norm never learn.
+    last = ("encoder.layers.1", "final_layer_norm", "position_embedding", "token_embedding")
+    assert all(any(part in name for part in last) and "text_encoder." in name for name in idle), idle
+
+
+def test_a_dropped_caption_is_not_read(scenes: SceneLatents) -> None:
+    denoiser, first = make("sdxl-base"), batch(scenes, drop=1.0)
+    other = Batch(**{**vars(first), "captions": ["a tower"] * 4})
+    with torch.no_grad():
+        assert torch.equal(denoiser.predict(first.latents, first), denoiser.predict(first.latents, other))
+        kept = Batch(**{**vars(first), "dropped": torch.zeros(4, dtype=torch.bool)})
+        assert not torch.equal(denoiser.predict(first.latents, first), denoiser.predict(first.latents, kept))
+
+
+def test_noise_grows_with_the_timestep_and_min_snr_calms_the_easy_steps(scenes: SceneLatents) -> None:
+    denoiser, one = make("sdxl-base", min_snr=5.0), batch(scenes)
+    early, late = (Batch(**{**vars(one), "timesteps": torch.full((4,), step)}) for step in (0, 999))
+    assert (denoiser.noised(early) - one.latents).norm() < 0.2 * one.latents.norm()
+    assert (denoiser.noised(late) - one.noise).norm() < 0.2 * one.noise.norm()
+    weights = denoiser.weights(torch.tensor([0, 500, 999]))
+    assert weights[0] < 0.01 and weights[2] == 1
+
+
+def test_latents_are_those_of_the_pictures(scenes: SceneLatents) -> None:
+    rng = np.random.default_rng(0)
+    example = scenes.example(2, rng)
+    assert example.latents.shape == (4, 8, 8) and example.mask is not None and example.masked is not None
+    assert set(example.mask.unique().tolist()) <= {0.0, 1.0}
+    again = scenes.example(2, np.random.default_rng(0))
+    assert torch.equal(example.latents, again.latents) and example.caption == again.caption
+
+
+def test_the_vae_learns() -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(load(tiny_weights("sdxl-base"), progress=False).vae).requires_grad_(True)
+    crops = scene_crops(0, (0, 1), seed=0, count=10, batch=2, side=64, crop=32)
+    assert crops.values.shape == (2, 3, 32, 32) and crops.values.abs().max() <= 1
+    halves = [scene_crops(0, (rank, 2), seed=0, count=10, batch=2, side=64, crop=32).values for rank in (0, 1)]
+    assert torch.equal(torch.cat(halves), crops.values)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        losses.append(model(Pixels(crops.values, torch.zeros_like(crops.noise))))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_latents_that_were_not_encoded_say_so(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="encode the scenes first"):
+        SceneLatents(tmp_path / "nothing.safetensors", 1.0)
+
+
+@torch.no_grad()
+def test_normalised_latents_have_unit_spread_and_the_vae_paints_as_before(scenes: SceneLatents) -> None:
+    vae = load(tiny_weights("sdxl-base"), progress=False).vae
+    pixels = scene_crops(0, (0, 1), seed=0, count=10, batch=4, side=64, crop=64).values
+    before = vae.encode(pixels).latent_dist
+    painted = vae.decode(before.mean).sample
+    normalise(vae, before.mean)
+    after = vae.encode(pixels).latent_dist
+    torch.testing.assert_close(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.mean.std(dim=(0, 2, 3)), torch.ones(4), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        after.std / before.std,
+        (1 / before.mean.std(dim=(0, 2, 3)))[None, :, None, None].expand_as(after.std),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    torch.testing.assert_close(vae.decode(after.mean).sample, painted, rtol=1e-3, atol=1e-3)
