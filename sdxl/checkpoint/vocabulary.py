@@ -29,7 +29,7 @@ def write_tokenizer(folder: Path, padding: str, merges: Sequence[str] = MERGES) 
     _write(folder / "vocab.json", json.dumps(words, ensure_ascii=False))
 
 
-def _words(merges: Sequence[str]) -> list[str]:
+def _words(merges: Sequence[str] = MERGES) -> list[str]:
     """In CLIP's order: "!" is 0, which the second tokenizer pads with, and the end of the text is the last."""
     letters = _byte_letters()
     merged = [merge.replace(" ", "") for merge in merges]
