@@ -9,7 +9,7 @@ its recordings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -65,21 +65,19 @@ class Steps:
     pipe: Any
     index: int = -1
     count: int = 0
-    _seen: list[float] = field(default_factory=list)  # timesteps of this call
+    _timesteps: Any = None  # the scheduler's, of this call
 
-    def advance(self, timestep: Any) -> bool:
+    def advance(self) -> bool:
         """Goes to the next step; is it the first of a call?
 
-        Timesteps fall within a call; some schedulers ask for one twice.
+        Each call of a pipeline sets its scheduler's timesteps, a new tensor: so a call that ended early, by an
+        exception or an interrupt, is never taken for the beginning of the next.
         """
-        now = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
-        scheduled = [float(t) for t in self.pipe.scheduler.timesteps]
-        again = self._seen.count(now) >= max(scheduled.count(now), 1)
-        begins = not self._seen or self.index + 1 >= self.count or now > self._seen[-1] or again
+        scheduled = self.pipe.scheduler.timesteps
+        begins = scheduled is not self._timesteps or self.index + 1 >= self.count
         if begins:
-            self._seen, self.index = [], -1
+            self._timesteps, self.index = scheduled, -1
             self.count = int(getattr(self.pipe, "num_timesteps", 0) or len(scheduled))
-        self._seen.append(now)
         self.index += 1
         return begins
 
@@ -96,7 +94,7 @@ class Temporal:
         self._recordings: dict[int, Recording] = {}
 
     def __call__(self, call: Call) -> Any:
-        if self.steps.advance(call.arguments["timestep"]):
+        if self.steps.advance():
             self.reset()
             self.passes = Passes()
             self._plan = self._make_plan(call)
@@ -163,10 +161,10 @@ class Lockstep:
         channels = self.original.shape[1]
         timestep = call.arguments["timestep"]
         edit, more = call.sample[:, :channels], call.sample[:, channels:]  # more: the mask of an inpainting UNet
-        if self.steps.advance(timestep):
-            self.passes = Passes()
+        if self.steps.advance():
+            self.passes, self._noise = Passes(), None
+        if self._noise is None:
             self._noise = self._find_noise(edit, timestep)
-        assert self._noise is not None
         signal, spread = self._scales(timestep, edit)
         original = (signal * self.original.to(edit) + spread * self._noise).to(edit.dtype)
         record_pass(call.on(torch.cat([original, more], dim=1)), self._recording)

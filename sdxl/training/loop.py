@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sdxl.errors import InputError, SdxlError
+from sdxl.files import atomic_write
 from sdxl.training.ema import Average
 from sdxl.training.state import load_state, save_state
 
@@ -136,10 +137,10 @@ class _Log:
     def __init__(self, path: Path, first: int) -> None:
         rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []
         kept = [row for row in rows[1:] if row and int(row[0]) < first]
-        self._file = path.open("w", newline="")
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([["step", "loss", "rate"], *kept])
+        self._file = path.open("a", newline="")
         self._writer = csv.writer(self._file)
-        self._writer.writerows([["step", "loss", "rate"], *kept])
-        self._file.flush()
 
     def add(self, step: int, loss: float, rate: float) -> None:
         self._writer.writerow([step, f"{loss:.8g}", f"{rate:.6g}"])

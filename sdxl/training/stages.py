@@ -16,7 +16,7 @@ from sdxl.checkpoint.configs import load_shapes
 from sdxl.checkpoint.load import Parts, load
 from sdxl.checkpoint.tokenizers import PADDING, load_tokenizers
 from sdxl.export import save_single_file
-from sdxl.images import to_rgb
+from sdxl.files import atomic_write
 from sdxl.training.autoencoder import Autoencoder, normalise, scene_crops
 from sdxl.training.batches import make_batch
 from sdxl.training.denoiser import Denoiser
@@ -150,4 +150,5 @@ def _paint_prompts(parts: Parts, plan: Plan, step: int) -> None:
 def _save_grid(rows: torch.Tensor, path: Path) -> None:  # [rows, columns, 3, H, W], from -1 to 1
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     pixels = ((grid.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    to_rgb(Image.fromarray(pixels)).save(path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

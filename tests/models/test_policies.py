@@ -245,6 +245,17 @@ def test_a_call_that_ended_early_does_not_show_in_the_next(kind: type[BaseExcept
             assert torch.equal(job(), first)
 
 
+def test_a_call_that_ended_early_does_not_show_in_one_that_begins_with_less_noise() -> None:
+    """Its first timestep is below the last one of the call that was stopped, as if that went on."""
+    job = Job("XLImg2Img")
+    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        first = job(strength=0.5)
+        for step in (0, 1):
+            with pytest.raises(StopError):
+                job(strength=1.0, callback_on_step_end=stop_at(step, StopError))
+            assert torch.equal(job(strength=0.5), first)
+
+
 def test_an_interrupted_pipeline_begins_anew() -> None:
     """`pipe._interrupt` skips the remaining steps."""
     job = Job("XLInpaint")
