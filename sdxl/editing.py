@@ -151,6 +151,10 @@ class _Run:
     def is_lockstep(self) -> bool:
         return self.config is not None and self.config.policy == "lockstep"
 
+    @property
+    def _exact(self) -> bool:
+        return self.config is None or self.config.exact_statistics
+
     def plain(self, picture: dict[str, Any]) -> Image.Image:
         """Dense and temporal: the pipeline from end to end."""
         if self.refiner is None:
@@ -190,14 +194,14 @@ class _Run:
                 original = encode(self.pipe, pixels[0], generator if before is after else twin(generator))
             if before is after:
                 return original, original
-            with handle.edit(self.region, blend=[(recording, 1.0)]):
+            with handle.edit(self.region, blend=[(recording, 1.0)], exact_statistics=self._exact):
                 return original, encode(self.pipe, pixels[1], generator)
 
     def _decode_on(self, original: Tensor, result: Tensor) -> Tensor:  # [1, C, h, w] twice -> [1, 3, H, W]
         with _enabled(self.pipe, self.config) as handle:
             with handle.record() as recording:
                 decode(self.pipe, original)
-            with handle.edit(self.region, blend=[(recording, 1.0)]):
+            with handle.edit(self.region, blend=[(recording, 1.0)], exact_statistics=self._exact):
                 return decode(self.pipe, result)
 
     # ---- what a pipeline is called with -----------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from sige.passes import Call, Packing, record_pass
 from sige.recording import Blend, Recording
 from sige.schedule import dense_steps, forecast_terms
 
-__all__ = ["Passes", "Policy", "make_policy"]
+__all__ = ["NEARLY_ALL", "Passes", "Policy", "make_policy"]
 
-_NEARLY_ALL = 0.95  # of the positions active: from here on a dense pass costs no more (docs/speed.md)
+NEARLY_ALL = 0.95  # of the positions active: from here on a dense pass costs no more (docs/speed.md)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Temporal:
     def _make_plan(self, call: Call) -> list[tuple[tuple[int, float], ...]]:
         steps = range(self.steps.count)
         level = call.sample.shape[2:]
-        if self.packing.region.ratio(int(level[0]), int(level[1])) >= _NEARLY_ALL:
+        if self.packing.region.ratio(int(level[0]), int(level[1])) >= NEARLY_ALL:
             return [() for _ in steps]
         dense = dense_steps(self.steps.count, self.config)
         return [() if step in dense else forecast_terms(step, dense, self.config) for step in steps]

@@ -173,17 +173,19 @@ def test_lockstep_that_dilates_over_everything_is_the_dense_result(inpainting: A
         assert np.abs(pixels(run(config)).astype(int) - pixels(run(None))).max() <= 1
 
 
-def test_lockstep_encodes_and_decodes_sparsely(inpainting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed: list[str] = []
+@pytest.mark.parametrize("exact", [True, False])
+def test_lockstep_encodes_and_decodes_sparsely(inpainting: Any, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    packed: list[tuple[str, bool]] = []
     run = Packing.run
 
     def spy(self: Any, call: Any, blend: Any) -> Any:
-        packed.append(call.component.name)
+        packed.append((call.component.name, self.exact_statistics))
         return run(self, call, blend)
 
     monkeypatch.setattr(Packing, "run", spy)
-    edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=CONFIGS["lockstep"])
-    assert packed == ["unet"] * 5 + ["vae.decoder"]
+    config = EditConfig(policy="lockstep", exact_statistics=exact)
+    edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=config)
+    assert packed == [(name, exact) for name in ["unet"] * 5 + ["vae.decoder"]]
 
 
 @every_policy

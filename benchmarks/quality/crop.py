@@ -1,0 +1,52 @@
+"""Crop and stitch: what a user without SIGE does to save work. The crop around the mask is edited, and pasted back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.quality.metrics import Mask
+from sdxl.editing import Sampling, edit
+
+__all__ = ["crop_and_stitch", "crop_box"]
+
+MARGIN, LEAST, MULTIPLE = 32, 128, 64  # pixels: around the mask, of a side, what a side is a multiple of
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def crop_box(mask: Mask) -> Box:  # [H, W]
+    """The mask's bounding box and a margin, its sides grown to multiples of 64, at least 128; inside the picture.
+
+    A side of the picture that is no multiple of 64 is taken whole where the crop would not fit otherwise.
+
+    >>> mask = np.zeros((256, 256), dtype=bool)
+    >>> mask[0:20, 100:180] = True  # 80 wide: 144 with the margin, 192 as a multiple of 64
+    >>> crop_box(mask)
+    (44, 0, 236, 128)
+    """
+    top, bottom = _span(np.asarray(mask.any(axis=1)))
+    left, right = _span(np.asarray(mask.any(axis=0)))
+    return left, top, right, bottom
+
+
+def _span(touched: Mask) -> tuple[int, int]:  # [side]
+    side, inside = len(touched), np.flatnonzero(touched)
+    first, last = max(int(inside[0]) - MARGIN, 0), min(int(inside[-1]) + 1 + MARGIN, side)
+    length = min(max(-(-(last - first) // MULTIPLE) * MULTIPLE, LEAST), side)
+    begin = min(max((first + last - length) // 2, 0), side - length)
+    return begin, begin + length
+
+
+def crop_and_stitch(pipe: Any, image: Image.Image, mask: Mask, sampling: Sampling) -> Image.Image:  # mask: [H, W]
+    """The crop, edited dense; the model is told the whole picture's size, the only one that it was trained with."""
+    box = left, top, right, bottom = crop_box(mask)
+    size = (image.height, image.width)
+    told = replace(sampling, original_size=size, target_size=size)
+    inside = edit(pipe, image.crop(box), mask=mask[top:bottom, left:right], sampling=told)
+    result = image.copy()
+    result.paste(inside, (left, top))
+    return result

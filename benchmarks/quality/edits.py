@@ -1,0 +1,103 @@
+"""The edits that quality is measured on: held-out scenes, a mask each, and a prompt for something new under it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count as numbers_from
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.quality.masks import SHAPES, draw_mask
+from benchmarks.quality.metrics import Mask
+from sdxl.training.draw import draw, thing_mask
+from sdxl.training.pictures import HELD_OUT, scene_at
+from sdxl.training.scenes import COLOURS, PLACES, THINGS, Scene, caption
+
+__all__ = ["ASKS", "CLASSES", "TEN_PERCENT", "Edit", "digest", "held_out_edits"]
+
+CLASSES = {"2-8 %": (0.02, 0.08), "8-20 %": (0.08, 0.20), "20-40 %": (0.20, 0.40)}  # shares: from, up to
+TEN_PERCENT = (0.07, 0.13)  # what "at a 10 % mask" is a median over
+ASKS = ("another thing", "another scene")
+
+# Shares of the picture, evenly on a logarithmic scale between these; more than a quarter of them lie around 10 %.
+_SHARES = ((0.0, 0.28, 0.56, 1.0), (0.02, 0.07, 0.13, 0.40))
+_PLACE_X = (0.2, 0.5, 0.8)  # where a scene's places are
+_SEED, _OTHERS = 9, 10_000  # the seed of masks and prompts; from this held-out scene on, those that prompts ask for
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A picture, what is to be painted anew, and what is asked for."""
+
+    number: int  # also the seed of its noise
+    scene: Scene
+    image: Image.Image
+    mask: Mask  # [side, side]
+    shape: str  # one of SHAPES
+    asks: str  # one of ASKS
+    prompt: str
+
+    @property
+    def share(self) -> float:
+        """Of the picture's pixels."""
+        return float(self.mask.mean())
+
+    def is_within(self, shares: tuple[float, float]) -> bool:
+        """Is the mask's share in a class? From the lower bound up to, not including, the upper."""
+        return shares[0] <= self.share < shares[1]
+
+
+def held_out_edits(count: int = 50, side: int = 256) -> list[Edit]:
+    """Always the same ones: masks from 2 to 40 %, smallest first, shapes and prompts in turn.
+
+    >>> [edit.shape for edit in held_out_edits(4, 64)]
+    ['rectangle', 'blob', 'stroke', 'two regions']
+    """
+    return [_make(number, (number + 0.5) / count, side) for number in range(count)]
+
+
+def digest(edits: Sequence[Edit]) -> str:
+    """What changes when a picture, a mask or a prompt does."""
+    content = hashlib.sha256()
+    for edit in edits:
+        for part in (edit.image.tobytes(), edit.mask.tobytes(), edit.prompt.encode()):
+            content.update(hashlib.sha256(part).digest())
+    return content.hexdigest()[:16]
+
+
+def _make(number: int, quantile: float, side: int) -> Edit:
+    rng = np.random.default_rng([_SEED, number])
+    scene = scene_at(HELD_OUT + number)
+    shape = tuple(SHAPES)[number % len(SHAPES)]
+    asks = ASKS[number // len(SHAPES) % len(ASKS)]
+    if asks == "another thing":
+        y, x = np.nonzero(thing_mask(scene, side))
+        centre, wanted = (float(x.mean()), float(y.mean())), _with_another_thing(scene, rng)
+    else:
+        across, down = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.35, 0.75))
+        centre, wanted = (across * side, down * side), _another_scene(scene, across, number)
+    share = float(np.exp(np.interp(quantile, _SHARES[0], np.log(_SHARES[1]))))
+    mask = draw_mask(shape, share, centre, side, rng)
+    return Edit(number, scene, draw(scene, side), mask, shape, asks, caption(wanted, rng))
+
+
+def _with_another_thing(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Another thing of another colour in its place; a balloon, up in the air, stays one."""
+    things = [thing for thing in THINGS if thing not in (scene.thing, "balloon")]
+    colours = [colour for colour in COLOURS if colour != scene.colour]
+    thing = scene.thing if scene.thing == "balloon" else things[int(rng.integers(len(things)))]
+    return replace(scene, thing=thing, colour=colours[int(rng.integers(len(colours)))])
+
+
+def _another_scene(scene: Scene, across: float, number: int) -> Scene:
+    """A held-out scene under the same sky on the same ground, whose thing stands where the mask is."""
+    place = PLACES[int(np.abs(np.array(_PLACE_X) - across).argmin())]
+    for candidate in numbers_from(HELD_OUT + _OTHERS * (number + 1)):
+        other = scene_at(candidate)
+        alike = (other.sky, other.ground, other.place) == (scene.sky, scene.ground, place)
+        if alike and (other.thing, other.colour) != (scene.thing, scene.colour):
+            return other
+    raise AssertionError("there is no last scene")

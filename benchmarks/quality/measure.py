@@ -1,0 +1,126 @@
+"""Making the edits and scoring them; dense results are made once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.quality.edits import Edit, digest
+from benchmarks.quality.metrics import band, psnr, ssim_map
+from benchmarks.quality.results import Score, Settings
+from benchmarks.quality.ways import Dense, Way
+from benchmarks.quality.work import Work
+from sdxl.editing import Sampling
+from sdxl.errors import InputError
+from sdxl.images import open_picture
+from sdxl.pipelines import make_pipeline
+from sdxl.png import read_settings, save_png
+
+__all__ = ["MOST", "Bench", "settings_of"]
+
+MOST = 99.0  # dB that equal pictures are given, so that medians and percentiles stay numbers
+
+
+def settings_of(weights: Path, edits: Sequence[Edit], *, steps: int, scale: float, scheduler: str = "ddim") -> Settings:
+    """The settings of a run, with digests of the weights and the edits."""
+    if not weights.is_file():
+        raise InputError(f"--weights: {weights} does not exist: name a checkpoint, or tiny for random weights")
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    side = edits[0].image.width
+    return Settings(weights.name, found, len(edits), digest(edits), side, steps, scale, scheduler)
+
+
+class Bench:
+    """One pipeline and the edits; nothing is loaded before something has to be painted."""
+
+    def __init__(self, weights: Path, edits: Sequence[Edit], settings: Settings, cache: Path) -> None:
+        self.weights, self.edits, self.settings = weights, edits, settings
+        key = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:16]
+        self._cache = cache / key
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The dense pipeline, its convolutions channels-last as packed passes read them."""
+        import torch
+
+        from sdxl.checkpoint.load import load
+
+        parts = load(self.weights, dtype=torch.float32, progress=False)
+        pipe = make_pipeline(parts, "inpainting", self.settings.scheduler)
+        pipe.set_progress_bar_config(disable=True)
+        for model in (pipe.unet, pipe.vae):
+            model.to(memory_format=torch.channels_last)
+        return pipe
+
+    @cached_property
+    def work(self) -> Work:
+        """Counts on the meta device."""
+        side, settings = self.settings.side, self.settings
+        return Work(self.pipe, (side, side), steps=settings.steps, guided=settings.scale > 1)
+
+    def measure(self, way: Way) -> list[Score]:
+        """Every edit, made that way; those dense results first that are missing."""
+        missing = [edit for edit in self.edits if not self._kept(edit).is_file()]
+        for edit in tqdm(missing, desc="dense", disable=not missing):
+            self.dense(edit)
+        return [self._score(way, edit) for edit in tqdm(self.edits, desc=way.name)]
+
+    def paint(self, way: Way, edit: Edit) -> tuple[Image.Image, float]:
+        """The result and the seconds that it took."""
+        sampling = Sampling(edit.prompt, steps=self.settings.steps, scale=self.settings.scale, seed=edit.number)
+        pipe = self.pipe
+        begin = perf_counter()
+        result = way.paint(pipe, edit, sampling)
+        return result, perf_counter() - begin
+
+    def dense(self, edit: Edit) -> tuple[Image.Image, float]:
+        """The dense result and its seconds, from the cache where it has been made before."""
+        path = self._kept(edit)
+        if path.is_file():
+            return open_picture(path), float(read_settings(path)["seconds"])
+        image, seconds = self.paint(Dense(), edit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_png(image, path, {**asdict(self.settings), "prompt": edit.prompt, "seconds": seconds})
+        return image, seconds
+
+    def _kept(self, edit: Edit) -> Path:
+        return self._cache / f"{edit.number:03d}.png"
+
+    def _score(self, way: Way, edit: Edit) -> Score:
+        reference, dense_seconds = self.dense(edit)
+        result, seconds = self.paint(way, edit)
+        work = way.work(self.work, edit) / Dense().work(self.work, edit)
+        return _compare(edit, np.asarray(result), np.asarray(reference), work, seconds, dense_seconds)
+
+
+def _compare(
+    edit: Edit,
+    result: np.ndarray,  # uint8 [H, W, 3]
+    reference: np.ndarray,  # uint8 [H, W, 3]
+    work: float,
+    seconds: float,
+    dense_seconds: float,
+) -> Score:
+    outside, edge, similarity = ~edit.mask, band(edit.mask), ssim_map(result, reference)
+    return Score(
+        edit=edit.number,
+        psnr=min(psnr(result, reference, edit.mask), MOST),
+        ssim=float(similarity[edit.mask].mean()),
+        band_psnr=min(psnr(result, reference, edge), MOST),
+        band_ssim=float(similarity[edge].mean()),
+        equal_outside=bool(np.array_equal(result[outside], np.asarray(edit.image)[outside])),
+        work=work,
+        seconds=seconds,
+        dense_seconds=dense_seconds,
+    )
