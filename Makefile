@@ -5,6 +5,7 @@
 #   make lint        ruff, mypy, clang-format
 #   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
 #   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make demo        two edits by the embedded model, dense and sparse, as one picture in out/demo
 #   make bench       every benchmark, as tables and as JSON in out/bench
 #   make clean       remove what was built
 
@@ -13,7 +14,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 TESTS  ?= tests
 
-.PHONY: setup build test lint cuda-check sanitize bench clean
+.PHONY: setup build test lint cuda-check sanitize demo bench clean
 
 setup: build
 
@@ -47,6 +48,9 @@ sanitize: build
 	ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 SIGE_SHIM_ORDER=7 \
 	SIGE_LIBRARIES=$(SANITIZED) SIGE_SHIM_LIBRARY=$(SANITIZED)/shim/libsige_shim.so \
 	$(PY) -m pytest tests/ops -k "(native or shim) and not opcheck and not compiles"
+
+demo: build
+	$(PY) -m sdxl.demo --out out/demo
 
 bench: build
 	$(PY) -m benchmarks --out out/bench

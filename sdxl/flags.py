@@ -188,7 +188,8 @@ def _add_sparse(parser: _Parser) -> None:
 
 def _add_weights(parser: _Parser) -> None:
     add = parser.add_argument_group("weights and machine").add_argument
-    add("--model", help="sdxl, sdxl-inpaint, sd15, tiny (random weights, needs none), auto (default)")
+    text = "sdxl, sdxl-inpaint, sd15, embedded (small, comes with the project), tiny (random weights), auto (default)"
+    add("--model", help=text)
     add("--weight_path", **FOLDER, help="where the checkpoints are (default: pretrained)")
     add("--config_path", **FOLDER, help="where the models' shapes are (default: configs)")
     add("--lora", **FILES, help="LoRA weights, one or several")

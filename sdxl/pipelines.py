@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdxl.embedded import EMBEDDED, embedded_kind, embedded_weights
 from sdxl.errors import InputError
 from sdxl.extras import add_lora, add_words
 from sdxl.schedulers import SCHEDULERS, make_scheduler
@@ -48,10 +49,12 @@ def load_pipeline(
     """Finds the weights that the names mean, loads them strictly, and builds diffusers' pipeline for the task."""
     from sdxl.checkpoint.load import load
 
-    kind, path = find_kind(model, run_type, weight_path, refiner)
+    kind, path = find_kind(model, run_type, weight_path, refiner, task)
     if path.is_file():
         _check_kind(kind_of(path), kind, path)  # from the header, before minutes of reading
-    parts = load(path, config_path=config_path, dtype=dtype, device=device)
+    # The embedded weights and their shapes come together, wherever the command runs.
+    shapes = None if model == EMBEDDED else config_path
+    parts = load(path, config_path=shapes, dtype=dtype, device=device)
     _check_kind(parts.kind, kind, path)
     pipe = make_pipeline(parts, task, scheduler)
     for file in lora:
@@ -69,7 +72,9 @@ def kind_of(file: Path) -> str:
     return identify(read_header(file)).kind
 
 
-def find_kind(model: str, run_type: str, weight_path: Path, refiner: bool = False) -> tuple[str, Path]:
+def find_kind(
+    model: str, run_type: str, weight_path: Path, refiner: bool = False, task: str = "text2img"
+) -> tuple[str, Path]:
     """What is wanted, and where it lies."""
     from sdxl.checkpoint.find import find_weights
     from sdxl.tiny import tiny_weights
@@ -79,6 +84,9 @@ def find_kind(model: str, run_type: str, weight_path: Path, refiner: bool = Fals
         raise InputError(
             f"--run_type {run_type} takes SDXL turbo's weights: got --model {model}, expected sdxl or tiny"
         )
+    if model == EMBEDDED:
+        kind = "sdxl-refiner" if refiner else embedded_kind(task)
+        return kind, embedded_weights(kind)
     kind = "sdxl-refiner" if refiner else "sdxl-turbo" if turbo else MODELS.get(model, "sdxl-base")
     if model == "tiny":
         return kind, tiny_weights(kind)

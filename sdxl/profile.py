@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sdxl.embedded import EMBEDDED
 from sdxl.errors import InputError, SdxlError
 from sdxl.files import check_output
 from sdxl.inputs import load_inputs
@@ -13,10 +14,11 @@ from sdxl.settings import Settings, Size
 from sdxl.tasks import place, torch_dtype
 
 if TYPE_CHECKING:
+    from sdxl.checkpoint.configs import Shapes
     from sige import Region
     from sige.profiling import Subject
 
-__all__ = ["run"]
+__all__ = ["build_unet", "run"]
 
 CODERS = {"profile_encoder": "vae-encoder", "profile_decoder": "vae-decoder"}
 KINDS = {"sdxl-inpaint": "sdxl-inpaint", "sd15": "sd15"}  # of the other models: sdxl-base
@@ -62,8 +64,14 @@ def _build(settings: Settings, size: Size, device: str) -> Subject:
     options: dict[str, Any] = {"device": device, "dtype": torch_dtype(settings)}
     if settings.mode in CODERS:
         return build(CODERS[settings.mode], size, changes=shapes.parts["vae"], **options)
-    guided = 2 if settings.scale > 1 else 1
-    return _with_pooled(build(kind, size, guided, changes=shapes.parts["unet"], **options))
+    return build_unet(shapes, size, guided=settings.scale > 1, **options)
+
+
+def build_unet(shapes: Shapes, size: Size, *, guided: bool, **options: Any) -> Subject:
+    """The UNet of the shapes, on the meta device unless told otherwise; guidance takes a batch of two."""
+    from sige.profiling import build
+
+    return _with_pooled(build(shapes.kind, size, 2 if guided else 1, changes=shapes.parts["unet"], **options))
 
 
 def _with_pooled(subject: Subject) -> Subject:
@@ -89,8 +97,8 @@ def _variant(settings: Settings) -> str:
     from sdxl.checkpoint.kinds import identify
     from sdxl.pipelines import find_kind
 
-    if settings.model == "tiny":
-        return "tiny"
+    if settings.model in (EMBEDDED, "tiny"):
+        return settings.model
     try:
         _, path = find_kind(settings.model, settings.run_type, settings.weight_path, settings.refined)
     except SdxlError:

@@ -19,7 +19,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "task": ("inpainting", "sdedit", "text2img", "img2img"),
     "mode": ("generate", "profile_unet", "profile_encoder", "profile_decoder"),
     "run_type": ("original", "sige", "turbo", "sige-turbo"),
-    "model": ("auto", "sdxl", "sdxl-inpaint", "sd15", "tiny"),
+    "model": ("auto", "sdxl", "sdxl-inpaint", "sd15", "embedded", "tiny"),
     "scheduler": ("ddim", "euler", "euler-ancestral", "dpmpp-2m", "dpmpp-2m-karras", "unipc", "heun", "lcm"),
     "policy": ("temporal", "lockstep"),
     "schedule": ("growing", "even"),
@@ -171,10 +171,12 @@ def _check_weights(settings: Settings) -> None:
         _refuse("refined", f" takes {REFINED:.0%} of --ddim_steps {settings.steps}, which leaves no step: take more")
     if settings.denoising_split is not None and not settings.refined:
         _refuse("denoising_split", " has no effect without the refiner: add --refined True")
-    if model in ("sdxl-inpaint", "sd15") and settings.turbo:
+    if model in ("sdxl-inpaint", "sd15", "embedded") and settings.turbo:
         _refuse("run_type", f" {settings.run_type} has weights of its own: leave out --model {model}")
     if model == "sdxl-inpaint" and settings.task != "inpainting":
         _refuse("model", f" sdxl-inpaint can only inpaint: take --model sdxl for --task {settings.task}")
+    if model == "embedded" and settings.refined:
+        _refuse("refined", " does not go with --model embedded, which has no refiner: take --model sdxl")
     if model == "sd15":
         if settings.refined:
             _refuse("refined", " does not go with --model sd15: the refiner is one of SDXL")

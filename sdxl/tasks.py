@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
-from sdxl.errors import InputError, SdxlError
+from sdxl.embedded import EMBEDDED, embedded_kind, embedded_weights
+from sdxl.errors import CheckpointError, InputError, SdxlError
 from sdxl.images import size_of, size_text
 from sdxl.inputs import Inputs, load_inputs
 from sdxl.masks import is_empty
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from sige.policies import Passes
 
 __all__ = ["choose_model", "edit_config", "place", "run", "torch_dtype"]
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -154,13 +158,31 @@ def choose_model(settings: Settings) -> Settings:
     model = _named_by(settings.weight_path) if settings.model == "auto" else settings.model
     try:
         for refiner in (False, True) if settings.refined else (False,):
-            find_kind(model, settings.run_type, settings.weight_path, refiner)
+            find_kind(model, settings.run_type, settings.weight_path, refiner, settings.task)
     except SdxlError as error:
         if settings.model != "auto":
             raise
-        # A checkpoint that comes with the package is to be taken here.
-        raise type(error)(f"{error}; --model tiny runs without any, on random weights") from error
+        model = _without_weights(settings, error)
     return replace(settings, model=model)
+
+
+def _without_weights(settings: Settings, error: SdxlError) -> str:
+    """The embedded model, where it can do what is asked and no file was named; else the error, with what runs."""
+    advice = f"{error}; --model tiny runs without any, on random weights"
+    if settings.refined or settings.turbo:
+        raise type(error)(f"{advice}; the embedded model has neither turbo nor a refiner") from error
+    try:
+        embedded_weights(embedded_kind(settings.task))
+    except CheckpointError as missing:
+        raise type(error)(advice) from missing
+    if settings.weight_path.suffix == ".safetensors":
+        raise type(error)(f"{advice}; --model embedded takes the small trained one") from error
+    logger.warning(
+        "note: no weights in %s: using the embedded demo model, trained on 256x256 drawings "
+        "(docs/checkpoints.md says how to get SDXL)",
+        settings.weight_path,
+    )
+    return EMBEDDED
 
 
 def _check_extras(settings: Settings) -> None:

@@ -60,16 +60,16 @@ def write_tiny(folder: Path | str, kinds: Iterable[str] = KINDS) -> dict[str, Pa
     return paths
 
 
-def make_tiny(kind: str, path: Path = Path()) -> Parts:
+def make_tiny(kind: str, path: Path = Path(), variant: str = VARIANT) -> Parts:
     """The parts with seeded weights, without tokenizers: base and refiner share the VAE and the text encoder."""
-    shapes = load_shapes(kind, variant=VARIANT)
+    shapes = load_shapes(kind, variant=variant)
     models = build_parts(shapes.parts)
     for part, model in models.items():
         complete(model, _weights(model, f"{kind} {part}" if part == "unet" else part), "cpu")
     names = {part: models.get(part) for part in ("text_encoder", "text_encoder_2")}
     words: dict[str, Any] = {"tokenizer": None, "tokenizer_2": None}
     return Parts(kind, models["unet"], models["vae"], **names, **words,
-                 scheduler_config=shapes.scheduler, path=path, variant=VARIANT)  # fmt: skip
+                 scheduler_config=shapes.scheduler, path=path, variant=variant)  # fmt: skip
 
 
 def _weights(model: nn.Module, seed: str) -> dict[str, Tensor]:

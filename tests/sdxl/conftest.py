@@ -87,3 +87,38 @@ def pixels() -> Callable[[Path], bytes]:
             return image.tobytes()
 
     return read
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like assets/embedded, of random weights; written once, tests read it only."""
+    from sdxl.checkpoint.save import save_single_file
+    from sdxl.checkpoint.tokenizers import PADDING
+    from sdxl.embedded import EMBEDDED, FILES
+    from sdxl.tiny import make_tiny
+    from sdxl.training.pictures import scene_at
+    from sdxl.training.scenes import caption
+    from sdxl.training.words import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("embedded")
+    captions = [caption(scene_at(number), np.random.default_rng(number)) for number in range(800)]
+    for name, padding in PADDING.items():
+        train_tokenizer(captions, folder / name, padding)
+    for kind, file in FILES.items():
+        save_single_file(make_tiny(kind, variant=EMBEDDED), folder / file, torch.float16)
+    return folder
+
+
+@pytest.fixture
+def embedded(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The embedded model is the stand-in."""
+    monkeypatch.setattr("sdxl.embedded.embedded_folder", lambda: stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def no_embedded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """There is no embedded model; the folder where it would be."""
+    folder = tmp_path_factory.mktemp("nothing")
+    monkeypatch.setattr("sdxl.embedded.embedded_folder", lambda: folder)
+    return folder

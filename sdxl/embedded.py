@@ -1,0 +1,46 @@
+"""The model that comes with the project: SDXL's topology, small, trained on drawings of 256x256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdxl.errors import CheckpointError
+
+__all__ = ["EMBEDDED", "FILES", "embedded_folder", "embedded_kind", "embedded_weights"]
+
+EMBEDDED = "embedded"  # what --model calls it, and the config of its shapes
+FILES = {"sdxl-base": "base.safetensors", "sdxl-inpaint": "inpaint.safetensors"}
+
+
+def embedded_folder() -> Path:
+    """`assets/embedded` of a source tree; of an installation the package that it became."""
+    import sige
+
+    package = Path(sige.__file__).resolve().parent
+    installed = package / EMBEDDED
+    return installed if installed.is_dir() else package.parent / "assets" / EMBEDDED
+
+
+def embedded_weights(kind: str = "sdxl-base") -> Path:
+    """The file of a kind; tokenizers lie beside it.
+
+    >>> embedded_weights("sdxl-turbo")
+    Traceback (most recent call last):
+    sdxl.errors.CheckpointError: the embedded model has no sdxl-turbo weights, only sdxl-base, sdxl-inpaint
+    """
+    if kind not in FILES:
+        raise CheckpointError(f"the embedded model has no {kind} weights, only {', '.join(FILES)}")
+    path = embedded_folder() / FILES[kind]
+    if not path.is_file():
+        there = ", ".join(name for name in FILES.values() if path.with_name(name).is_file()) or "nothing"
+        raise CheckpointError(
+            f"{path} does not exist: of the embedded model there is {there}; train it as docs/training.md says and "
+            "run tools/embed.py, or take --model tiny, which has random weights"
+        )
+    return path
+
+
+def embedded_kind(task: str) -> str:
+    """Inpainting has weights of its own where they are there; the base can do every task."""
+    inpaints = task == "inpainting" and (embedded_folder() / FILES["sdxl-inpaint"]).is_file()
+    return "sdxl-inpaint" if inpaints else "sdxl-base"

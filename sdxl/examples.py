@@ -1,0 +1,91 @@
+"""Two edits to show: of scenes that no model of ours was trained on, with prompts in the words that it knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from sdxl import editing
+from sdxl.editing import Sampling
+from sdxl.inputs import Inputs
+from sdxl.training.draw import draw, thing_mask
+from sdxl.training.pictures import HELD_OUT, scene_at
+from sdxl.training.scenes import COLOURS, Colour, Scene, caption
+from sige import EditConfig
+
+__all__ = ["Example", "find_scene", "inpainting", "painted_over"]
+
+SIDE = 256  # pixels: what the embedded model was trained at
+_MARGIN = 14  # pixels that a mask is wider than what is under it: a shadow
+_HOUSE = ((0.5, -0.08), (1.12, 0.36), (1.05, 1.03), (-0.03, 1.0), (-0.14, 0.42))  # by hand, in shares of a box
+Array = npt.NDArray[Any]
+Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two outside
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is asked, of which pictures."""
+
+    task: str  # inpainting, sdedit
+    prompt: str
+    pictures: Inputs
+
+    def run(self, pipe: Any, sampling: Sampling, config: EditConfig | None) -> Image.Image:
+        """The edit, by the pipeline of its task; without a configuration dense."""
+        pictures, sampling = self.pictures, replace(sampling, prompt=self.prompt)
+        if self.task == "inpainting":
+            assert pictures.image is not None and pictures.mask is not None
+            return editing.edit(pipe, pictures.image, mask=pictures.mask, sampling=sampling, config=config)
+        assert pictures.edited is not None
+        return editing.sdedit(pipe, pictures.image, pictures.edited, sampling=sampling, config=config)
+
+
+def inpainting() -> Example:
+    """A red ball becomes a blue house."""
+    scene = find_scene(thing="ball", colour="red", place="middle", ground="grass", sky="blue", trees=True)
+    wanted = replace(scene, thing="house", colour="blue")
+    left, top, right, bottom = _box(thing_mask(scene, SIDE) | thing_mask(wanted, SIDE))
+    mask = np.zeros((SIDE, SIDE), dtype=np.float32)
+    mask[max(top - _MARGIN, 0) : bottom + _MARGIN, max(left - _MARGIN, 0) : right + _MARGIN] = 1
+    return Example("inpainting", _say(wanted), Inputs(image=draw(scene, SIDE), mask=mask))
+
+
+def painted_over() -> Example:
+    """Somebody has painted a crude house over a tent."""
+    scene = find_scene(thing="tent", colour="yellow", place="left", ground="sand", sky="evening", hills=True)
+    wanted = replace(scene, thing="house", colour="purple")
+    before = draw(scene, SIDE)
+    after = before.copy()
+    _paint(after, _box(thing_mask(scene, SIDE)), COLOURS[wanted.colour])
+    return Example("sdedit", _say(wanted), Inputs(image=before, edited=after))
+
+
+def find_scene(**wanted: str | bool) -> Scene:
+    """The first held-out scene that is as wanted.
+
+    >>> find_scene(thing="tower", colour="white").thing
+    'tower'
+    """
+    scenes = map(scene_at, count(HELD_OUT))
+    return next(scene for scene in scenes if all(getattr(scene, name) == value for name, value in wanted.items()))
+
+
+def _say(scene: Scene) -> str:
+    return caption(scene, np.random.default_rng(scene.seed))
+
+
+def _box(mask: Array) -> Box:  # bool [H, W]
+    rows, columns = np.nonzero(mask)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def _paint(image: Image.Image, box: Box, colour: Colour) -> None:
+    """One flat colour with hard edges, over all that is in the box's triangle."""
+    left, top, right, bottom = box
+    outline = [(left + x * (right - left), top + y * (bottom - top)) for x, y in _HOUSE]
+    ImageDraw.Draw(image).polygon(outline, fill=colour)
