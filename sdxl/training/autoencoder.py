@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdxl.training.batches import sample_rng
 from sdxl.training.draw import draw
-from sdxl.training.latents import as_pixels, scene_at
+from sdxl.training.pictures import as_pixels, scene_at
 
 __all__ = ["Autoencoder", "Pixels", "normalise", "scene_crops"]
 

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Example", "Source", "make_batch", "order", "sample_rng"]
+__all__ = ["Batch", "Example", "Sizes", "Source", "make_batch", "order", "sample_rng"]
+
+Sizes = tuple[int, int, int, int, int, int]  # original height, width; crop top, left; target height, width
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Example:
 
     latents: Tensor  # [C, h, w]
     caption: str
-    sizes: tuple[int, int, int, int, int, int]  # original height, width; crop top, left; target height, width
+    sizes: Sizes
     mask: Tensor | None = None  # [1, h, w]; 1 is painted anew
     masked: Tensor | None = None  # [C, h, w]: latents of the picture without what is under the mask
 

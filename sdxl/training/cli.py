@@ -1,39 +1,74 @@
-"""`python train.py --config FILE`: one stage of training, resumable; on several devices by `accelerate launch`."""
+"""One stage of training, resumable: `python train.py --config FILE [key=value ...]`; docs/training.md has every key.
+
+On several devices: `accelerate launch train.py --config FILE`. The same command again goes on where it was stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from sdxl.errors import InputError, SdxlError
+from sdxl.checkpoint.commands import Parser
+from sdxl.errors import SdxlError
 
 __all__ = ["main"]
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+_MISTAKE, _INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
-    parser = _Parser(prog="python train.py", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="one of configs/train/*.yaml")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     try:
-        plan_file = parser.parse_args(arguments).config
+        options = _parser().parse_args(arguments)
         from sdxl.training.plan import load_plan
 
-        plan = load_plan(plan_file)
-        from sdxl.training.stages import run  # diffusers, which takes seconds to import
+        plan = load_plan(options.config, options.overrides)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # between its own parts
+            from transformers.utils.logging import disable_progress_bar
 
-        print(f"wrote {run(plan)}")
-    except SdxlError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+            from sdxl.training.stages import run  # diffusers, which takes seconds to import
+
+            disable_progress_bar()  # of writing a text encoder, which takes a moment
+            if said := run(plan):  # of several processes one speaks
+                print(said)
+    except (SdxlError, OSError) as error:
+        return _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last state", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
+    except Exception as error:
+        if not {"MemoryError", "OutOfMemoryError"} & {kind.__name__ for kind in type(error).__mro__}:
+            raise
+        return _fail(
+            "not enough memory: take a larger loop.accumulate, loop.gradient_checkpointing=true, or learn=lora"
+        )
     return 0
+
+
+def _fail(why: str) -> int:
+    print("error:", " ".join(why.split()), file=sys.stderr)
+    return _MISTAKE
+
+
+def _parser() -> Parser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="python train.py", description=__doc__, epilog=_known(), formatter_class=formatter)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="one of those below, or your own")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="instead of the file's own, such as loop.steps=10"
+    )
+    return parser
+
+
+def _known() -> str:
+    """The project's configurations, each with the first line of its comment."""
+    files = sorted(_CONFIGS.glob("*.yaml"))
+    lines = [f"  {file.name:<22}{file.read_text().splitlines()[0].removeprefix('# ')}" for file in files]
+    return "\n".join(["configurations in configs/train:", *lines]) if lines else ""

@@ -54,6 +54,7 @@ class Denoiser(nn.Module):
         if batch.mask is not None and batch.masked is not None and unet.config.in_channels == 2 * noised.shape[1] + 1:
             noised = torch.cat([noised, batch.mask, batch.masked], dim=1)
         text, added = self.encode(batch)
+        noised = noised.to(unet.dtype)  # of one that is frozen, perhaps half precision
         return unet(noised, batch.timesteps, text, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
 
     def encode(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor] | None]:  # [B, tokens, C]

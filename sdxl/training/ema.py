@@ -23,6 +23,11 @@ class Average:
         self.decay = decay
         self.values = {name: value.detach().clone().float() for name, value in self._learning()}
 
+    def to(self, device: torch.device | str) -> Average:
+        """Keeps the averages on this device, where the module is."""
+        self.values = {name: value.to(device) for name, value in self.values.items()}
+        return self
+
     def _learning(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, value) for name, value in self.module.named_parameters() if value.requires_grad)
 

@@ -1,90 +1,160 @@
-"""Scenes as latents, encoded once and kept in one file: the encoder is the slow part of a small training."""
+"""Pictures as latents, encoded once and kept in one file: the encoder is the slow part of a small training."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from sdxl.errors import InputError
 from sdxl.files import atomic_write
+from sdxl.masks import latent_cells
 from sdxl.training.batches import Example
-from sdxl.training.draw import draw
 from sdxl.training.masks import random_mask
-from sdxl.training.scenes import Scene, caption, random_scene
+from sdxl.training.pictures import Pictures
+from sdxl.training.processes import processes
 
-__all__ = ["SceneLatents", "encode_scenes", "scene_at"]
+__all__ = ["Draws", "Latents", "at_once", "kept_latents", "mask_for"]
 
-HELD_OUT = 1_000_000  # scenes from this number on are never trained on
+logger = logging.getLogger(__name__)
+
+_RECIPE = 1  # goes up when other latents are made of the same pictures
+_MADE_OF = "made of"
+_CELL = 8  # pixels of a latent, along a side
+_AT_ONCE = 16 * 256 * 256  # pixels that the VAE takes in one pass
 
 
-def scene_at(number: int) -> Scene:
-    """The scene of a number; below HELD_OUT for training, from there on to measure."""
-    return random_scene(np.random.default_rng([7, number]))
+@dataclass(frozen=True)
+class Draws:
+    """What is made of each picture."""
+
+    masks: bool = False  # for inpainting: also the latents of the picture without what is under a random mask
+    repeats: int = 1  # how often, each time with another crop and another mask
+    seed: int = 0
 
 
-def as_pixels(image: Image.Image) -> Tensor:  # [3, H, W], from -1 to 1
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
+def kept_latents(vae: Any, pictures: Pictures, path: Path, draws: Draws, *, progress: bool = True) -> Latents:
+    """The latents in the file, which is made where it is missing or was made of something else.
+
+    Of several processes the first one encodes and the others wait.
+    """
+    with processes().main_process_first():
+        wanted = _digest(vae, pictures, draws)
+        if path.is_file() and _noted(path) != wanted:
+            logger.warning("%s was made of other pictures, settings or VAE weights: encoding anew", path)
+        if not path.is_file() or _noted(path) != wanted:
+            _make(path, vae, pictures, draws, wanted, progress)
+    return Latents(path, pictures, vae.config.scaling_factor)
+
+
+def _digest(vae: Any, pictures: Pictures, draws: Draws) -> str:
+    """Of all that decides what is in the file."""
+    digest = hashlib.sha256(json.dumps([_RECIPE, pictures.describe(), asdict(draws)]).encode())
+    for name, tensor in vae.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _noted(path: Path) -> str | None:
+    """The digest in a file's metadata; one that cannot be read has none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {}).get(_MADE_OF)
+    except (SafetensorError, OSError):
+        return None
+
+
+def _make(path: Path, vae: Any, pictures: Pictures, draws: Draws, digest: str, progress: bool) -> None:
+    from safetensors.torch import save_file
+
+    vae.to(processes().device)
+    try:
+        tensors = _encode(vae, pictures, draws, progress)
+    finally:
+        vae.to("cpu")  # frozen, it is in the way where the UNet learns
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, {_MADE_OF: digest})
+
+
+def _encode(vae: Any, pictures: Pictures, draws: Draws, progress: bool) -> dict[str, Tensor]:
+    """Moments fp16 [N, 2C, h, w], sizes int64 [N, 6]; with masks also `masked`, as the moments, and bool `mask`."""
+    count, step = len(pictures) * draws.repeats, at_once(pictures.size)
+    kept: dict[str, Tensor] = {}
+    for start in tqdm(range(0, count, step), desc="encoding", disable=None if progress else True):
+        places = range(start, min(start + step, count))
+        for name, values in _encode_some(vae, pictures, draws, places).items():
+            if name not in kept:
+                kept[name] = torch.empty((count, *values.shape[1:]), dtype=values.dtype)
+            kept[name][places.start : places.stop] = values
+    return kept
 
 
 @torch.no_grad()
-def encode_scenes(
-    vae: Any, path: Path, count: int, side: int, *, masks: bool, batch: int = 16, progress: bool = True
-) -> None:
-    """Moments [N, 2C, h, w] of the first `count` scenes, and with `masks` those of the masked pictures, to a file."""
-    from safetensors.torch import save_file
-
-    kept: dict[str, list[Tensor]] = {"moments": [], "masked": [], "mask": []}
-    for start in tqdm(range(0, count, batch), desc="encoding scenes", disable=None if progress else True):
-        numbers = range(start, min(start + batch, count))
-        pixels = torch.stack([as_pixels(draw(scene_at(number), side)) for number in numbers])
-        kept["moments"].append(_moments(vae, pixels))
-        if masks:
-            mask = torch.stack([_mask(number, side) for number in numbers])  # [B, 1, H, W]
-            kept["masked"].append(_moments(vae, pixels * (1 - mask)))
-            kept["mask"].append(torch.nn.functional.interpolate(mask, kept["moments"][-1].shape[2:]).half())
-    tensors = {name: torch.cat(values).contiguous() for name, values in kept.items() if values}
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {"count": str(count), "side": str(side)})
+def _encode_some(vae: Any, pictures: Pictures, draws: Draws, places: range) -> dict[str, Tensor]:
+    rngs = [np.random.default_rng([8, draws.seed, place]) for place in places]
+    drawn = [pictures.picture(place % len(pictures), rng) for place, rng in zip(places, rngs, strict=True)]
+    pixels = torch.stack([picture.pixels for picture in drawn]).to(vae.device)
+    parts = {"moments": _moments(vae, pixels), "sizes": torch.tensor([picture.sizes for picture in drawn])}
+    if draws.masks:
+        mask = torch.stack([mask_for(rng, pictures.size) for rng in rngs]).to(vae.device)  # [B, 1, H, W]
+        parts["masked"] = _moments(vae, pixels * (1 - mask))  # as diffusers' pipelines do it
+        parts["mask"] = mask[:, :, ::_CELL, ::_CELL].bool()
+    return parts
 
 
 def _moments(vae: Any, pixels: Tensor) -> Tensor:  # [B, 3, H, W] -> fp16 [B, 2C, h, w]
     return vae.encode(pixels.to(vae.dtype)).latent_dist.parameters.half()  # type: ignore[no-any-return]
 
 
-def _mask(number: int, side: int) -> Tensor:  # [1, H, W]
-    return torch.from_numpy(random_mask(np.random.default_rng([8, number]), side, side).astype(np.float32))[None]
+def mask_for(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:  # [1, H, W]; 1 is painted anew
+    """A random mask grown to whole latent cells, as `sdxl.edit` gives masks to a pipeline."""
+    return torch.from_numpy(latent_cells(random_mask(rng, *size).astype(np.float32)).astype(np.float32))[None]
 
 
-class SceneLatents:
-    """The file that `encode_scenes` wrote, as examples: latents are drawn anew each time, captions said anew."""
+def at_once(size: tuple[int, int]) -> int:
+    """How many pictures of that height and width go through the models side by side.
 
-    def __init__(self, path: Path, scaling_factor: float) -> None:
+    >>> at_once((256, 256)), at_once((1024, 1024))
+    (16, 1)
+    """
+    return max(_AT_ONCE // (size[0] * size[1]), 1)
+
+
+class Latents:
+    """The file that `kept_latents` made, as examples: latents are drawn anew each time, captions said anew."""
+
+    def __init__(self, path: Path, pictures: Pictures, scaling_factor: float) -> None:
         from safetensors.torch import load_file
 
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: encode the scenes first")
         tensors = load_file(path)
         self.moments = tensors["moments"]  # fp16 [N, 2C, h, w]
-        self.masked, self.mask = tensors.get("masked"), tensors.get("mask")
+        self.sizes = tensors["sizes"]  # int64 [N, 6]
+        self.masked, self.mask = tensors.get("masked"), tensors.get("mask")  # as moments, bool [N, 1, h, w]
+        self.pictures = pictures
         self.scaling_factor = scaling_factor
-        self.side = 8 * self.moments.shape[2]
 
     def __len__(self) -> int:
         return len(self.moments)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The scene of that number."""
+        """The draw of that number: all pictures' first ones, then all second ones."""
         extra: dict[str, Tensor] = {}
         if self.mask is not None and self.masked is not None:
             extra = {"mask": self.mask[index].float(), "masked": self._draw(self.masked[index], rng)}
-        sizes = (self.side, self.side, 0, 0, self.side, self.side)
-        return Example(self._draw(self.moments[index], rng), caption(scene_at(index), rng), sizes, **extra)
+        latents = self._draw(self.moments[index], rng)
+        caption = self.pictures.caption(index % len(self.pictures), rng)
+        height, width, top, left, target_height, target_width = self.sizes[index].tolist()
+        return Example(latents, caption, (height, width, top, left, target_height, target_width), **extra)
 
     def _draw(self, moments: Tensor, rng: np.random.Generator) -> Tensor:  # [2C, h, w] -> [C, h, w]
         mean, log_variance = moments.float().chunk(2)

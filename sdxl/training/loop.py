@@ -17,6 +17,8 @@ from tqdm import tqdm
 from sdxl.errors import InputError, SdxlError
 from sdxl.files import atomic_write
 from sdxl.training.ema import Average
+from sdxl.training.plot import plot_losses
+from sdxl.training.processes import processes
 from sdxl.training.state import load_state, save_state
 
 __all__ = ["LoopConfig", "train"]
@@ -35,6 +37,7 @@ class LoopConfig:
     clip: float = 1.0
     decay: float = 0.999  # of the average
     precision: str = "no"  # accelerate's: no, fp16, bf16
+    gradient_checkpointing: bool = False  # of the UNet or the VAE: less memory, a third more time, the same gradients
     save_every: int = 200
     sample_every: int = 0
 
@@ -70,9 +73,7 @@ def train(
     `module(batch)` is the loss. What a batch holds depends on the step alone, so the curve goes on as if nothing had
     happened, and the gradients of two processes are those of one with the whole batch.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+    accelerator = _accelerator(config)
     parts = config.accumulate * accelerator.num_processes
     if config.batch % parts:
         raise InputError(f"batch: got {config.batch}, expected a multiple of accumulate x processes, {parts}")
@@ -84,6 +85,7 @@ def train(
     state, about = folder / "state.pt", _about(config)
     first = load_state(state, module, optimizer, average, about) if state.is_file() else 0
     wrapped, optimizer = accelerator.prepare(module, optimizer)
+    average.to(accelerator.device)
     log = _Log(folder / "loss.csv", first) if accelerator.is_main_process else None
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="training",
                disable=None if accelerator.is_main_process else True)  # fmt: skip
@@ -96,11 +98,29 @@ def train(
         done = step + 1
         if accelerator.is_main_process and (done % config.save_every == 0 or done == config.steps):
             save_state(state, done, module, optimizer, average, about)
-        due = config.sample_every and done % config.sample_every == 0
-        if sample is not None and due and accelerator.is_main_process:
-            with average.applied():
-                sample(done)
+        if accelerator.is_main_process and config.sample_every and done % config.sample_every == 0:
+            _show(folder, average, sample, done)
+    if accelerator.is_main_process:
+        plot_losses(folder / "loss.csv", folder / "loss.png")
     return average
+
+
+def _accelerator(config: LoopConfig) -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    processes()  # with more patience than accelerate's own
+    # Not everything learns in every kind: SDXL never reads the last layer of its first text encoder.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+    cpu = not torch.cuda.is_available()
+    return Accelerator(mixed_precision=config.precision, cpu=cpu, kwargs_handlers=[parallel])
+
+
+def _show(folder: Path, average: Average, sample: Sampler | None, done: int) -> None:
+    """What one looks at while it runs."""
+    plot_losses(folder / "loss.csv", folder / "loss.png")
+    if sample is not None:
+        with average.applied():
+            sample(done)
 
 
 def _step(
@@ -126,8 +146,8 @@ def _step(
 
 
 def _about(config: LoopConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on; how often something is kept may change."""
-    free = {"save_every", "sample_every"}
+    """What must be the same for a run to go on; what changes no number may change."""
+    free = {"save_every", "sample_every", "gradient_checkpointing"}
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 

@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sdxl.errors import InputError
 from sdxl.training.loop import LoopConfig
+from sdxl.training.reading import build, read
 
-__all__ = ["Data", "Plan", "load_plan"]
+__all__ = ["Data", "Lora", "Plan", "load_plan"]
 
 STAGES = ("vae", "diffusion")
+KINDS = ("sdxl-base", "sdxl-inpaint", "sd15", "sd15-inpaint")
+LEARN = ("all", "unet", "lora")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Scenes of our own; `crop` is for the VAE, which learns from parts of pictures."""
+    """Pictures of a folder or scenes of our own, and what is cut out of them."""
 
-    scenes: int
+    scenes: int = 0  # how many
+    folder: Path | None = None  # pictures and a metadata.jsonl with their captions
     side: int = 256
-    crop: int = 0  # 0: half of the side
+    height: int = 0  # 0: the side
+    width: int = 0
+    crop: int = 0  # of the VAE's stage, which learns from parts of pictures; 0: half of the side
+    repeats: int = 1  # how many crops, flips and masks of each picture
+    flip: bool = False  # every other crop is mirrored
 
     def __post_init__(self) -> None:
-        if not self.crop:
-            object.__setattr__(self, "crop", max(self.side // 16 * 8, 8))
-        for name in ("side", "crop"):
+        defaults = {"height": self.side, "width": self.side, "crop": max(self.side // 16 * 8, 8)}
+        for name, default in defaults.items():
+            object.__setattr__(self, name, getattr(self, name) or default)
+        for name in ("side", *defaults):
             if getattr(self, name) < 8 or getattr(self, name) % 8:
                 raise InputError(f"data.{name}: got {getattr(self, name)}, expected a multiple of 8")
-        if self.scenes < 1 or self.crop > self.side:
+        if (self.folder is None) == (self.scenes == 0):
+            raise InputError(
+                f"data: got folder {self.folder} and {self.scenes} scenes, expected one of the two: write "
+                "`folder: PATH`, or `scenes: 10000`; data.scenes=0 on the command line takes scenes away"
+            )
+        if self.scenes < 0 or self.crop > self.side:
             raise InputError(f"data: got {self.scenes} scenes, crops of {self.crop} from {self.side}")
+        if self.scenes and self.height != self.width:
+            raise InputError(f"data: got {self.height} x {self.width}, but scenes are square: write `side`")
+        if self.repeats < 1:
+            raise InputError(f"data.repeats: got {self.repeats}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The matrices of small rank that are learned beside the frozen ones."""
+
+    rank: int = 16
+    alpha: int = 16  # they count alpha / rank times
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # the ends of layers' names
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1 or not self.targets:
+            raise InputError(f"lora: got rank {self.rank}, alpha {self.alpha} and {len(self.targets)} targets")
 
 
 @dataclass(frozen=True)
@@ -40,53 +71,53 @@ class Plan:
     out: Path
     data: Data
     loop: LoopConfig
-    kind: str = "sdxl-base"
-    variant: str = "full"  # the config of the shapes
+    kind: str | None = None  # None: what `start` is; from nothing, sdxl-base
+    variant: str = "full"  # the config of the shapes, where it starts from nothing
     seed: int = 0  # of everything that is random
     start: Path | None = None  # a checkpoint to go on from; None: from nothing
-    vae: Path | None = None  # the checkpoint whose VAE and tokenizers a diffusion stage from nothing takes
+    vae: Path | None = None  # the checkpoint whose VAE a diffusion stage from nothing takes
+    learn: str | None = None  # all, unet, lora; None: all from nothing, the UNet of a checkpoint
+    lora: Lora = field(default_factory=Lora)
     drop: float = 0.1  # share of the captions that are left out, for guidance
     min_snr: float | None = None
-    prompts: tuple[str, ...] = field(default=())  # what the samples show
+    prompts: tuple[str, ...] = ()  # what the samples show
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise InputError(f"stage: got {self.stage!r}, expected one of {', '.join(STAGES)}")
+        for name, known in (("stage", STAGES), ("kind", KINDS), ("learn", LEARN)):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise InputError(f"{name}: got {value!r}, expected one of {', '.join(known)}")
         if not 0 <= self.drop <= 1:
             raise InputError(f"drop: got {self.drop}, expected a share from 0 to 1")
-        if self.stage == "diffusion" and self.start is None and self.vae is None:
+        if self.stage == "vae":
+            self._check_vae()
+        elif self.start is None:
+            self._check_from_nothing()
+
+    def _check_vae(self) -> None:
+        if self.data.folder is not None:
+            raise InputError("data.folder: the stage vae learns from scenes only, expected data.scenes")
+        if self.learn is not None:
+            raise InputError(f"learn: got {self.learn!r}, but the stage vae learns the VAE: leave it out")
+
+    def _check_from_nothing(self) -> None:
+        if self.vae is None:
             raise InputError("a diffusion stage needs `start`, or `vae`: the checkpoint whose VAE it learns on")
+        if self.learn not in (None, "all"):
+            raise InputError(f"learn: got {self.learn!r} without `start`: from nothing everything has to learn")
+
+    @property
+    def learns(self) -> str:
+        """One of LEARN."""
+        return self.learn or ("all" if self.start is None else "unet")
 
 
-def load_plan(path: Path) -> Plan:
-    """The plan in a YAML file; an unknown key is an error that names it."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan in a YAML file; an unknown key is an error that names it.
 
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: expected a file such as configs/train/embedded-base.yaml")
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise InputError(f"{path} is no YAML that can be read: {' '.join(str(error).split())[:120]}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, expected a mapping")
-    parts = {"data": Data, "loop": LoopConfig}
-    made = {name: _make(kind, content.pop(name, {}), f"{path}: {name}") for name, kind in parts.items()}
-    for name in ("out", "start", "vae"):
-        if content.get(name) is not None:
-            content[name] = Path(content[name])
-    content["prompts"] = tuple(content.get("prompts") or ())
-    return _make(Plan, {**content, **made}, str(path))  # type: ignore[no-any-return]
-
-
-def _make(kind: Any, values: Any, where: str) -> Any:
-    known = {item.name for item in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(f"{where}: no setting {unknown[0]!r}, expected some of {', '.join(sorted(known))}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{where}: {' '.join(str(error).split())}") from error
+    >>> load_plan(Path("configs/train/embedded-base.yaml"), ["loop.steps=10"]).loop.steps
+    10
+    """
+    content = read(path, overrides)
+    plan: Plan = build(Plan, content, str(path))
+    return plan

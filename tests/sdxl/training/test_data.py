@@ -14,8 +14,8 @@ from torch import nn
 from sdxl.checkpoint.tokenizers import load_tokenizers
 from sdxl.training.batches import Example, make_batch, order
 from sdxl.training.ema import Average
-from sdxl.training.latents import scene_at
 from sdxl.training.masks import random_mask
+from sdxl.training.pictures import scene_at
 from sdxl.training.scenes import caption
 from sdxl.training.words import train_tokenizer
 
@@ -86,6 +86,8 @@ def test_the_average_follows_the_weights_and_can_be_put_in_their_place() -> None
     assert torch.equal(layer.weight, torch.full((2, 2), 2.0))
 
 
-@pytest.mark.parametrize("name", ["batches", "masks", "words", "ema", "loop"])
+@pytest.mark.parametrize(
+    "name", ["batches", "ema", "inpaint", "latents", "loop", "masks", "plan", "plot", "reading", "words"]
+)
 def test_examples(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"sdxl.training.{name}")).failed == 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +12,8 @@ from sdxl.tiny import tiny_weights
 from sdxl.training.autoencoder import Autoencoder, Pixels, normalise, scene_crops
 from sdxl.training.batches import Batch, make_batch
 from sdxl.training.denoiser import Denoiser
-from sdxl.training.latents import SceneLatents, encode_scenes
+from sdxl.training.latents import Draws, Latents, kept_latents
+from sdxl.training.pictures import ScenePictures
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 
@@ -27,19 +26,20 @@ def make(kind: str, **options: Any) -> Denoiser:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> SceneLatents:
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Latents:
     path = tmp_path_factory.mktemp("latents") / "latents.safetensors"
     vae = load(tiny_weights("sdxl-base"), progress=False).vae
-    encode_scenes(vae, path, 6, 64, masks=True, batch=4, progress=False)
-    return SceneLatents(path, 0.5)
+    kept = kept_latents(vae, ScenePictures(6, 64), path, Draws(masks=True), progress=False)
+    kept.scaling_factor = 0.5  # random weights: about unit spread
+    return kept
 
 
-def batch(scenes: SceneLatents, **options: Any) -> Batch:
+def batch(scenes: Latents, **options: Any) -> Batch:
     return make_batch(scenes, **{"seed": 0, "step": 0, "batch": 4, "drop": 0.0, "timesteps": 1000, **options})
 
 
 @pytest.mark.parametrize("kind", ["sdxl-base", "sdxl-inpaint", "sd15", "sd15-inpaint"])
-def test_everything_that_is_to_learn_gets_a_gradient(kind: str, scenes: SceneLatents) -> None:
+def test_everything_that_is_to_learn_gets_a_gradient(kind: str, scenes: Latents) -> None:
     denoiser = make(kind)
     loss = denoiser(batch(scenes))
     loss.backward()
@@ -50,7 +50,7 @@ def test_everything_that_is_to_learn_gets_a_gradient(kind: str, scenes: SceneLat
     assert all(any(part in name for part in last) and "text_encoder." in name for name in idle), idle
 
 
-def test_a_dropped_caption_is_not_read(scenes: SceneLatents) -> None:
+def test_a_dropped_caption_is_not_read(scenes: Latents) -> None:
     denoiser, first = make("sdxl-base"), batch(scenes, drop=1.0)
     other = Batch(**{**vars(first), "captions": ["a tower"] * 4})
     with torch.no_grad():
@@ -59,22 +59,13 @@ def test_a_dropped_caption_is_not_read(scenes: SceneLatents) -> None:
         assert not torch.equal(denoiser.predict(first.latents, first), denoiser.predict(first.latents, kept))
 
 
-def test_noise_grows_with_the_timestep_and_min_snr_calms_the_easy_steps(scenes: SceneLatents) -> None:
+def test_noise_grows_with_the_timestep_and_min_snr_calms_the_easy_steps(scenes: Latents) -> None:
     denoiser, one = make("sdxl-base", min_snr=5.0), batch(scenes)
     early, late = (Batch(**{**vars(one), "timesteps": torch.full((4,), step)}) for step in (0, 999))
     assert (denoiser.noised(early) - one.latents).norm() < 0.2 * one.latents.norm()
     assert (denoiser.noised(late) - one.noise).norm() < 0.2 * one.noise.norm()
     weights = denoiser.weights(torch.tensor([0, 500, 999]))
     assert weights[0] < 0.01 and weights[2] == 1
-
-
-def test_latents_are_those_of_the_pictures(scenes: SceneLatents) -> None:
-    rng = np.random.default_rng(0)
-    example = scenes.example(2, rng)
-    assert example.latents.shape == (4, 8, 8) and example.mask is not None and example.masked is not None
-    assert set(example.mask.unique().tolist()) <= {0.0, 1.0}
-    again = scenes.example(2, np.random.default_rng(0))
-    assert torch.equal(example.latents, again.latents) and example.caption == again.caption
 
 
 def test_the_vae_learns() -> None:
@@ -94,13 +85,8 @@ def test_the_vae_learns() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_latents_that_were_not_encoded_say_so(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="encode the scenes first"):
-        SceneLatents(tmp_path / "nothing.safetensors", 1.0)
-
-
 @torch.no_grad()
-def test_normalised_latents_have_unit_spread_and_the_vae_paints_as_before(scenes: SceneLatents) -> None:
+def test_normalised_latents_have_unit_spread_and_the_vae_paints_as_before(scenes: Latents) -> None:
     vae = load(tiny_weights("sdxl-base"), progress=False).vae
     pixels = scene_crops(0, (0, 1), seed=0, count=10, batch=4, side=64, crop=64).values
     before = vae.encode(pixels).latent_dist

@@ -1,0 +1,95 @@
+"""What a stage starts from: a checkpoint, one that is grown for inpainting, or models fresh from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sdxl.checkpoint.configs import load_shapes
+from sdxl.checkpoint.load import Parts, load
+from sdxl.checkpoint.tokenizers import PADDING, load_tokenizers
+from sdxl.errors import InputError
+from sdxl.training.inpaint import GROWN, grow
+from sdxl.training.pictures import scene_at
+from sdxl.training.plan import KINDS, Plan
+from sdxl.training.processes import processes
+from sdxl.training.scenes import caption
+from sdxl.training.words import train_tokenizer
+
+__all__ = ["begin", "begin_vae"]
+
+_CAPTIONS = 4000  # captions to learn words from
+
+
+def begin(plan: Plan) -> Parts:
+    """What a diffusion stage learns on; in fp32, whatever a checkpoint is kept in."""
+    if plan.start is None:
+        assert plan.vae is not None  # the plan has seen to it
+        vae = _existing("vae", plan.vae)
+        return replace(_fresh(plan), vae=load(vae).vae)
+    parts = load(_existing("start", plan.start), dtype=torch.float32)
+    kind = plan.kind or parts.kind
+    if parts.kind == kind:
+        return _trainable(parts)
+    if GROWN.get(parts.kind) != kind:
+        raise InputError(f"start: {plan.start} holds {parts.kind} weights, expected {kind}, or what grows into it")
+    if plan.learns == "lora":
+        raise InputError(
+            f"learn: lora cannot make {kind} of {parts.kind}, because the new input weights would stay zero: "
+            f"start from {kind} weights, or write `learn: unet`"
+        )
+    return grow(_trainable(parts))
+
+
+def begin_vae(plan: Plan) -> Parts:
+    """A whole checkpoint whose VAE is to learn."""
+    return _fresh(plan) if plan.start is None else load(_existing("start", plan.start))
+
+
+def _existing(name: str, path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{name}: {path} does not exist: download it (docs/checkpoints.md), or train it first")
+    return path
+
+
+def _trainable(parts: Parts) -> Parts:
+    """The loss is for UNets that guess the noise."""
+    target = parts.scheduler_config.get("prediction_type", "epsilon")
+    if parts.kind not in (*KINDS, "sdxl-turbo") or target != "epsilon":
+        known = ", ".join(KINDS)
+        raise InputError(f"start: {parts.path} holds {parts.kind} weights that predict {target}, expected {known}")
+    return parts
+
+
+def _fresh(plan: Plan) -> Parts:
+    """Models of the plan's shapes with PyTorch's own initialisation, and words learned from captions."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(plan.seed)
+    kind = plan.kind or "sdxl-base"
+    shapes = load_shapes(kind, variant=plan.variant)
+    with processes().main_process_first():
+        _learn_words(plan.out)
+    models: dict[str, nn.Module] = {
+        "unet": UNet2DConditionModel.from_config(shapes.parts["unet"]),
+        "vae": AutoencoderKL.from_config(shapes.parts["vae"]),
+    }
+    for name, class_ in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
+        if name in shapes.parts:
+            models[name] = class_(CLIPTextConfig(**shapes.parts[name]))
+    words = load_tokenizers(plan.out, tuple(models))
+    parts = {name: models.get(name) for name in ("text_encoder", "text_encoder_2")}
+    named = {name: words.get(name) for name in ("tokenizer", "tokenizer_2")}
+    return Parts(kind, models["unet"], models["vae"], **parts, **named, scheduler_config=shapes.scheduler,
+                 path=plan.out, variant=plan.variant)  # fmt: skip
+
+
+def _learn_words(folder: Path) -> None:
+    for name, padding in PADDING.items():
+        texts = (caption(scene_at(i), np.random.default_rng(i)) for i in range(_CAPTIONS))
+        train_tokenizer(texts, folder / name, padding)

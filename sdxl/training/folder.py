@@ -1,0 +1,134 @@
+"""A user's own pictures: a folder with a metadata.jsonl, by the `imagefolder` convention."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sdxl.errors import InputError
+from sdxl.images import load_image, opened, resize, size_of, size_text
+from sdxl.training.pictures import Picture, as_pixels
+
+__all__ = ["METADATA", "Captioned", "FolderPictures", "read_metadata"]
+
+METADATA = "metadata.jsonl"
+_EXAMPLE = '{"file_name": "horse.jpg", "text": "a horse on a meadow"}'
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One line of the metadata."""
+
+    path: Path
+    caption: str
+    where: str  # the file and the line, for errors
+
+
+def read_metadata(folder: Path) -> list[Captioned]:
+    """Every line, in order; blank lines and keys other than `file_name` and `text` are passed over."""
+    path = folder / METADATA
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: expected a line for each picture in the folder, such as {_EXAMPLE}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON has other line ends inside its texts
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}), expected text in UTF-8: save it as such") from error
+    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise InputError(f"{path} names no pictures, expected a line for each, such as {_EXAMPLE}")
+    return [_captioned(folder, line, where) for where, line in numbered]
+
+
+def _captioned(folder: Path, line: str, where: str) -> Captioned:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: is no JSON ({error}), expected {_EXAMPLE}") from error
+    for key in ("file_name", "text"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), str):
+            raise InputError(f"{where}: has no text under {key!r}, expected {_EXAMPLE}")
+    name = content["file_name"]
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise InputError(f"{where}: {name} is outside the folder {folder}: copy or link the picture into it")
+    if not (folder / name).is_file():
+        raise InputError(f"{where}: {folder / name} does not exist: correct the name, or remove the line")
+    return Captioned(folder / name, content["text"], where)
+
+
+class FolderPictures:
+    """The pictures of a folder, scaled until they just cover the size of training, then cut at random."""
+
+    def __init__(self, folder: Path, height: int, width: int, *, flip: bool = False) -> None:
+        self.folder = folder
+        self.size = (height, width)
+        self.flip = flip
+        self.entries = read_metadata(folder)
+        for entry in self.entries:
+            self._check_header(entry)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def picture(self, index: int, rng: np.random.Generator) -> Picture:
+        """Mirrored or not, then cut; sizes are what SDXL is told: the file's own, the cut's corner, the target's."""
+        entry, (height, width) = self.entries[index], self.size
+        image = self._open(entry)
+        own = size_of(image)
+        image = _covering(image, self.size)
+        if self.flip and rng.random() < 0.5:
+            image = ImageOps.mirror(image)
+        top, left = (int(rng.integers(have - want + 1)) for have, want in zip(size_of(image), self.size, strict=True))
+        pixels = as_pixels(image.crop((left, top, left + width, top + height)))
+        return Picture(pixels, (*own, top, left, height, width))
+
+    def caption(self, index: int, rng: np.random.Generator) -> str:
+        """The line's own text, always."""
+        return self.entries[index].caption
+
+    def describe(self) -> dict[str, Any]:
+        """The files by name, length and time; captions are read anew each time and do not matter."""
+        files = [(entry.path, entry.path.stat()) for entry in self.entries]
+        named = [[str(path.relative_to(self.folder)), stat.st_size, stat.st_mtime_ns] for path, stat in files]
+        return {"folder": named, "size": list(self.size), "flip": self.flip}
+
+    def _open(self, entry: Captioned) -> Image.Image:
+        try:
+            image = load_image(entry.path)
+        except InputError as error:
+            raise InputError(f"{entry.where}: {error}") from error
+        self._check_size(entry, size_of(image))
+        return image
+
+    def _check_header(self, entry: Captioned) -> None:
+        """Before hours of encoding: whether it is a picture, and large enough, upright or lying as its EXIF may say."""
+        try:
+            with opened(entry.path) as image:
+                size = size_of(image)
+        except InputError as error:
+            raise InputError(f"{entry.where}: {error}") from error
+        if not _covers(size[::-1], self.size):
+            self._check_size(entry, size)
+
+    def _check_size(self, entry: Captioned, size: Size) -> None:
+        if not _covers(size, self.size):
+            raise InputError(
+                f"{entry.where}: {entry.path} is {size_text(size)}, expected at least {size_text(self.size)}: "
+                "take a larger picture, or a smaller data.side"
+            )
+
+
+def _covers(size: Size, wanted: Size) -> bool:
+    return size[0] >= wanted[0] and size[1] >= wanted[1]
+
+
+def _covering(image: Image.Image, wanted: Size) -> Image.Image:
+    """The picture scaled down until one of its sides is the wanted one, the other at least so."""
+    scale = max(want / have for have, want in zip(size_of(image), wanted, strict=True))
+    height, width = (max(round(have * scale), want) for have, want in zip(size_of(image), wanted, strict=True))
+    return image if (height, width) == size_of(image) else resize(image, height, width)

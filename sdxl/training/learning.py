@@ -1,0 +1,67 @@
+"""What of a checkpoint learns: everything but the VAE, the UNet, or matrices of small rank beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdxl.checkpoint.load import Parts
+from sdxl.errors import InputError
+from sdxl.training.denoiser import Denoiser
+from sdxl.training.plan import Lora, Plan
+
+__all__ = ["add_lora_layers", "make_denoiser"]
+
+_FROZEN = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
+    """The checkpoint as one module in which just that requires gradients which the plan lets learn."""
+    models = {name: model for name, model in parts.models().items() if name != "vae"}
+    words = {name: getattr(parts, name.replace("text_encoder", "tokenizer")) for name in models if "text" in name}
+    denoiser = Denoiser(models, words, _alphas(parts), plan.min_snr)
+    if plan.learns == "all":
+        denoiser.requires_grad_(True).train()
+    else:
+        denoiser.requires_grad_(False).eval()
+        parts.unet.train()
+        if plan.learns == "lora":
+            # What is frozen needs no more digits than the arithmetic has.
+            _cast(denoiser.parameters(), _FROZEN[plan.loop.precision])
+            add_lora_layers(parts.unet, plan.lora, plan.seed)
+        else:
+            parts.unet.requires_grad_(True)
+    if plan.loop.gradient_checkpointing:
+        parts.unet.enable_gradient_checkpointing()
+    return denoiser
+
+
+def _alphas(parts: Parts) -> Tensor:  # [T]
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(parts.scheduler_config).alphas_cumprod  # type: ignore[no-any-return]
+
+
+def add_lora_layers(unet: Any, lora: Lora, seed: int) -> None:
+    """Adds them to diffusers' UNet, in fp32; at first they change nothing."""
+    torch.manual_seed(seed)
+    targets = list(lora.targets)
+    try:
+        from peft import LoraConfig
+
+        layers = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, init_lora_weights="gaussian", target_modules=targets)
+        unet.add_adapter(layers)
+    except ImportError as error:
+        raise InputError(f"learn: lora needs the package peft ({error}): pip install peft") from error
+    except ValueError as error:
+        raise InputError(f"lora.targets: got {', '.join(targets)}: {' '.join(str(error).split())[:200]}") from error
+    _cast((value for value in unet.parameters() if value.requires_grad), torch.float32)
+
+
+def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
+    """Not by a model's own `to`, which warns of modules that there are not."""
+    for value in parameters:
+        value.data = value.data.to(dtype)

@@ -1,0 +1,59 @@
+"""What a run leaves: the checkpoint as one file and as a diffusers folder, or a LoRA file; and how to use it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import diffusers
+
+from sdxl.checkpoint.load import Parts
+from sdxl.checkpoint.save import save_folder, save_single_file
+from sdxl.files import atomic_write
+from sdxl.training.plan import Plan
+
+__all__ = ["FOLDER", "LORA", "WEIGHTS", "write_results"]
+
+WEIGHTS, FOLDER, LORA = "model.safetensors", "diffusers", "pytorch_lora_weights.safetensors"
+_MODEL = {"sdxl-base": "sdxl", "sdxl-turbo": "sdxl", "sdxl-inpaint": "sdxl-inpaint"}  # what run.py calls them
+
+
+def write_results(parts: Parts, plan: Plan) -> str:
+    """Writes what was learned and returns what there is to say about it."""
+    command = f"python run.py --model {_MODEL.get(parts.kind, 'sd15')} --weight_path"
+    if plan.stage == "diffusion" and plan.learns == "lora":
+        _save_lora(parts, plan.out / LORA)
+        return f"wrote {plan.out / LORA}: {command} {plan.start} --lora {plan.out / LORA} ..."
+    if plan.start is not None:  # from nothing its words were learned into the same place
+        _save_words(parts, plan.out)
+    _save_checkpoint(parts, plan.out)
+    file, folder = plan.out / WEIGHTS, plan.out / FOLDER
+    return f"wrote {file} and, for diffusers, {folder}: {command} {file} ..."
+
+
+def _save_words(parts: Parts, out: Path) -> None:
+    """Beside the single file, which does not hold them."""
+    for name in ("tokenizer", "tokenizer_2"):
+        if (tokenizer := getattr(parts, name)) is not None:
+            tokenizer.save_pretrained(out / name)
+
+
+def _save_checkpoint(parts: Parts, out: Path) -> None:
+    save_single_file(parts, out / WEIGHTS)
+    shutil.rmtree(out / FOLDER, ignore_errors=True)  # an earlier run's, which the state can make again
+    save_folder(parts, out / FOLDER)
+
+
+def _save_lora(parts: Parts, path: Path) -> None:
+    from peft.utils import get_peft_model_state_dict
+
+    name = "StableDiffusionPipeline" if parts.kind.startswith("sd15") else "StableDiffusionXLPipeline"
+    layers = diffusers.utils.convert_state_dict_to_diffusers(get_peft_model_state_dict(parts.unet))
+    layers = {key: value.cpu().contiguous() for key, value in layers.items()}
+    about = parts.unet.peft_config["default"].to_dict()  # rank and alpha: without them a loader takes them as equal
+    with atomic_write(path) as temporary:
+        mode = temporary.stat().st_mode
+        getattr(diffusers, name).save_lora_weights(
+            path.parent, layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
+        )
+        temporary.chmod(mode)  # safetensors makes a file of its own, which only its owner may read
