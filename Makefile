@@ -28,8 +28,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 build: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) setup.py --quiet build_ext --inplace
 
+# A process for each core and one thread in each; a file's tests stay together, they share their models.
 test: build
-	$(PY) -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile $(TESTS)
 
 lint: build
 	$(PY) -m ruff check .

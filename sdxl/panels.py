@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 __all__ = ["Panel", "Row", "sheet"]
 
 _MARGIN, _TYPE, _LEADING = 16, 16, 22  # pixels: around everything, size of the type, from line to line
+_GAP = 6  # pixels between a picture and its label
 _PAPER, _INK = (255, 255, 255), (40, 46, 56)
 _LINE = 5  # pixels: how thick the edge of a mask is drawn, half black and half white
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -38,7 +39,7 @@ def sheet(rows: Sequence[Row], scale: float = 1.5) -> Image.Image:
     """The rows below each other, every panel `scale` times its size.
 
     >>> sheet([Row([Panel(Image.new("RGB", (64, 64)), "black")])], scale=2).size
-    (160, 182)
+    (160, 188)
     """
     strips = [_strip(row, scale) for row in rows]
     size = max(strip.width for strip in strips) + 2 * _MARGIN, sum(strip.height + _MARGIN for strip in strips) + _MARGIN
@@ -58,12 +59,12 @@ def _strip(row: Row, scale: float) -> Image.Image:
     title = _lines(row.title, width, font)
     top = len(title) * _LEADING
     below = top + max(image.height for image in images)
-    strip = Image.new("RGB", (width, below + max(map(len, labels)) * _LEADING), _PAPER)
+    strip = Image.new("RGB", (width, below + _GAP + max(map(len, labels)) * _LEADING), _PAPER)
     _write(strip, title, (0, 0), font)
     left = 0
     for image, label in zip(images, labels, strict=True):
         strip.paste(image, (left, top))
-        _write(strip, label, (left, below + _LEADING - _TYPE), font)
+        _write(strip, label, (left, below + _GAP), font)
         left += image.width + _MARGIN
     return strip
 

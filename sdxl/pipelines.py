@@ -104,7 +104,8 @@ def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
     """Diffusers' pipeline for the task, of parts that are already loaded."""
     import diffusers
 
-    logging.getLogger("diffusers.models.modeling_utils").addFilter(_says_something)
+    for name in ("diffusers.models.modeling_utils", "transformers.utils.import_utils"):
+        logging.getLogger(name).addFilter(_says_something)
     noise = make_scheduler(scheduler, parts.kind, parts.scheduler_config)
     shared = {"vae": parts.vae, "unet": parts.unet, "scheduler": noise}
     if parts.kind.startswith("sd15"):
@@ -123,5 +124,6 @@ def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
 
 
 def _says_something(record: logging.LogRecord) -> bool:
-    """SDXL's pipelines cast the VAE at each call, and diffusers warns each time of modules that are none."""
-    return "should be kept in float32: []" not in record.getMessage()
+    """Nothing is said of modules that are none, at each cast of a VAE, nor of a torchvision that no one here needs."""
+    message = record.getMessage()
+    return "should be kept in float32: []" not in message and "requires torchvision" not in message
