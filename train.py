@@ -1,6 +1,13 @@
 """Training from the command line: `python train.py --help`."""
 
-from sdxl.training.cli import main
+import sys
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        from sdxl.training.cli import main
+
+        raise SystemExit(main())
+    except ModuleNotFoundError as missing:
+        install = "`source .venv/bin/activate` where make has set things up, or `pip install .`"
+        print(f"error: the package {missing.name} is missing: {install}", file=sys.stderr)
+        raise SystemExit(2) from missing

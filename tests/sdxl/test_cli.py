@@ -365,3 +365,11 @@ def test_what_is_saved_is_json(picture: Path) -> None:
 
 def test_status_numbers() -> None:
     assert (cli.MISTAKE, cli.INTERRUPTED) == (2, 130)
+
+
+@pytest.mark.parametrize("words", [["run.py", *INPAINT], ["train.py", "--config", "configs/train/sdxl-lora.yaml"]])
+def test_a_python_without_the_packages_is_told_in_one_line(words: list[str]) -> None:
+    """Such as the system's own, beside the .venv that make has set up; -S leaves out what is installed."""
+    done = subprocess.run([sys.executable, "-S", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: the package ") and "source .venv/bin/activate" in done.stderr
