@@ -47,7 +47,7 @@ def begin(plan: Plan) -> Parts:
 
 def begin_vae(plan: Plan) -> Parts:
     """A whole checkpoint whose VAE is to learn."""
-    return _fresh(plan) if plan.start is None else load(_existing("start", plan.start))
+    return _fresh(plan) if plan.start is None else load(_existing("start", plan.start), dtype=torch.float32)
 
 
 def _existing(name: str, path: Path) -> Path:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from sdxl.training.scenes import COLOURS, GROUNDS, SKIES, Colour, Scene
 
-__all__ = ["draw", "thing_mask"]
+__all__ = ["draw", "thing_box", "thing_mask"]
 
 _OVERSAMPLING = 2
 Pen = ImageDraw.ImageDraw
@@ -108,7 +108,7 @@ def _trees(scene: Scene, side: int, pen: Pen, rng: np.random.Generator) -> None:
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def _box(scene: Scene, side: int) -> Box:
+def thing_box(scene: Scene, side: int) -> Box:
     """Around the thing: a square on its foot; a balloon around its middle; a tower is slender, a house broad."""
     x, y, size = (value * side for value in (scene.x, scene.y, scene.size))
     if scene.thing == "balloon":
@@ -119,12 +119,12 @@ def _box(scene: Scene, side: int) -> Box:
 
 
 def _silhouette(scene: Scene, side: int, pen: Pen, fill: Colour | int) -> None:
-    _SHAPES[scene.thing](_box(scene, side), pen, fill)
+    _SHAPES[scene.thing](thing_box(scene, side), pen, fill)
 
 
 def _thing(scene: Scene, side: int, pen: Pen, colour: Colour) -> None:
     """The silhouette in its colour, a shadow under it, and the few strokes that say what it is."""
-    left, top, right, bottom = _box(scene, side)
+    left, top, right, bottom = thing_box(scene, side)
     width, height = right - left, bottom - top
     dark = _mix(colour, (0, 0, 0), 0.35) if scene.colour != "black" else (70, 70, 78)
     if scene.thing != "balloon":

@@ -109,7 +109,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One of the ways to say it; what is not there is not mentioned, and what is there is now and then left out.
 
     >>> scene = random_scene(np.random.default_rng(1))
-    >>> f"a {scene.colour} {scene.thing}" in caption(scene, np.random.default_rng(1))
+    >>> f" {scene.colour} {scene.thing}" in caption(scene, np.random.default_rng(1))
     True
     """
     parts = [_one(rng, PLACE_WORDS[scene.place]), _one(rng, GROUND_WORDS[scene.ground])]
@@ -119,9 +119,8 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     if scene.light:
         extras.append("the moon" if scene.sky == "night" else "the sun")
     extras = [extra for extra in extras if rng.random() < 0.8]
-    text = (
-        f"{_one(rng, OPENINGS)}a {scene.colour} {scene.thing} {' '.join(parts)} under {_one(rng, SKY_WORDS[scene.sky])}"
-    )
+    thing = f"{'an' if scene.colour == 'orange' else 'a'} {scene.colour} {scene.thing}"
+    text = f"{_one(rng, OPENINGS)}{thing} {' '.join(parts)} under {_one(rng, SKY_WORDS[scene.sky])}"
     return f"{text} with {' and '.join(extras)}" if extras else text
 
 

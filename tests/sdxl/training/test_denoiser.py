@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sdxl.checkpoint.load import load
 from sdxl.tiny import tiny_weights
-from sdxl.training.autoencoder import Autoencoder, Pixels, normalise, scene_crops
+from sdxl.training.autoencoder import Autoencoder, Pixels, corner_of, normalise, scene_crops
 from sdxl.training.batches import Batch, make_batch
 from sdxl.training.denoiser import Denoiser
+from sdxl.training.draw import thing_box
 from sdxl.training.latents import Draws, Latents, kept_latents
-from sdxl.training.pictures import ScenePictures
+from sdxl.training.pictures import ScenePictures, scene_at
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 
@@ -83,6 +85,21 @@ def test_the_vae_learns() -> None:
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_half_of_the_crops_are_of_the_thing_which_is_small() -> None:
+    shares: dict[int, float] = {}
+    for crop in (32, 64):
+        inside = 0
+        for number in range(200):
+            scene = scene_at(number)
+            left, top, right, bottom = thing_box(scene, 64)
+            row, column = corner_of(scene, 64, crop, np.random.default_rng(number))
+            assert row % 8 == column % 8 == 0 and 0 <= min(row, column) and max(row, column) + crop <= 64
+            middle = ((top + bottom) / 2 - row, (left + right) / 2 - column)
+            inside += all(0 <= place <= crop for place in middle)
+        shares[crop] = inside / 200
+    assert shares[64] == 1 and 0.7 < shares[32] < 0.95
 
 
 @torch.no_grad()

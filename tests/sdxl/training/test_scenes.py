@@ -73,7 +73,7 @@ def test_captions_say_what_is_there_and_nothing_that_is_not() -> None:
     rng = np.random.default_rng(0)
     for scene in scenes(300):
         text = caption(scene, rng)
-        assert f"a {scene.colour} {scene.thing} " in text
+        assert f"{'an' if scene.colour == 'orange' else 'a'} {scene.colour} {scene.thing} " in text
         assert scene.hills or "hills" not in text
         assert scene.trees or "trees" not in text
         assert scene.light or ("sun" not in text.replace("sunset", "") and "moon" not in text)

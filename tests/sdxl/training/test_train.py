@@ -16,8 +16,11 @@ import torch
 from PIL import Image
 
 from sdxl.checkpoint.load import load
+from sdxl.embedded import embedded_weights
 from sdxl.tiny import tiny_weights
+from sdxl.training.begin import begin_vae
 from sdxl.training.cli import main
+from sdxl.training.plan import load_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 VAE = """
@@ -100,6 +103,14 @@ def test_two_stages_end_as_one_checkpoint_that_loads_and_paints(stages: Path) ->
     pipe = make_pipeline(base, "text2img")
     pipe.set_progress_bar_config(disable=True)
     assert text2img(pipe, (64, 64), sampling=Sampling("a red ball", steps=2)).size == (64, 64)
+
+
+def test_a_vae_that_goes_on_from_halves_learns_in_fp32(tmp_path: Path) -> None:
+    """Once it learned in the file's fp16, and the loss rose."""
+    path = tmp_path / "plan.yaml"
+    path.write_text(VAE.format(out=tmp_path).replace("variant: embedded", f"start: {embedded_weights()}"))
+    assert {value.dtype for value in load(embedded_weights()).vae.parameters()} == {torch.float16}
+    assert {value.dtype for value in begin_vae(load_plan(path)).vae.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(("start", "kind"), [("sdxl-base", "sdxl-inpaint"), ("sd15", "sd15-inpaint")])
