@@ -6,7 +6,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-OPS = ("gather", "linear", "sparse_conv2d", "scatter", "group_stats", "block_attention")
+OPS = ("gather", "linear", "sparse_conv2d", "scatter", "blend_rows", "group_stats", "norm_affine", "block_attention")
 
 
 def main() -> None:

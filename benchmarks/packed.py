@@ -40,8 +40,8 @@ KINDS = {  # of op, by the beginning of its name
     "linear layers": ("sige::linear", "aten::addmm", "aten::mm", "aten::bmm"),
     "convolutions, with their gathers": ("sige::sparse_conv2d",),
     "attention": ("sige::block_attention", "aten::_scaled_dot_product"),
-    "other gathers and scatters": ("sige::gather", "sige::scatter", "aten::index"),
-    "statistics": ("sige::group_stats", "sige::update_group_stats"),
+    "other gathers and scatters": ("sige::gather", "sige::scatter", "sige::blend_rows", "aten::index"),
+    "statistics": ("sige::group_stats", "sige::update_group_stats", "sige::norm_affine"),
     "layer norms": ("aten::native_layer_norm",),
     "activations": ("aten::gelu", "aten::mul", "aten::silu"),
 }

@@ -1,9 +1,11 @@
 // The CPU launchers: each calls the variant of its kernel that this machine runs best.
+#include "blend_rows.h"
 #include "block_attention.h"
 #include "common/cpu_variant.h"
 #include "fill_rows.h"
 #include "gather.h"
 #include "group_stats.h"
+#include "norm_affine.h"
 #include "row_product.h"
 #include "scatter.h"
 
@@ -11,7 +13,9 @@
   void gather(const GatherParams& params);          \
   void scatter(const ScatterParams& params);        \
   void fill_rows(const FillRowsParams& params);     \
+  void blend_rows(const BlendRowsParams& params);   \
   void group_stats(const GroupStatsParams& params); \
+  void norm_affine(const NormAffineParams& params); \
   void row_product(const RowProductParams& params); \
   void block_attention(const BlockAttentionParams& params);
 
@@ -53,7 +57,9 @@ static CpuVariant variant() {
 void gather(const GatherParams& params) { SIGE_CALL_VARIANT(gather, params); }
 void scatter(const ScatterParams& params) { SIGE_CALL_VARIANT(scatter, params); }
 void fill_rows(const FillRowsParams& params) { SIGE_CALL_VARIANT(fill_rows, params); }
+void blend_rows(const BlendRowsParams& params) { SIGE_CALL_VARIANT(blend_rows, params); }
 void group_stats(const GroupStatsParams& params) { SIGE_CALL_VARIANT(group_stats, params); }
+void norm_affine(const NormAffineParams& params) { SIGE_CALL_VARIANT(norm_affine, params); }
 void row_product(const RowProductParams& params) { SIGE_CALL_VARIANT(row_product, params); }
 void block_attention(const BlockAttentionParams& params) { SIGE_CALL_VARIANT(block_attention, params); }
 

@@ -1,33 +1,15 @@
 // sige::group_stats and sige::update_group_stats: checks, allocation, launch.
-#include "common/op.h"
-#include "group_stats.h"
+#include "common/stats_arguments.h"
 
 namespace sige {
 
 static Tensor run_stats(GroupStatsParams params, const Tensor& rows) {  // [B, N, C]
-  const int64_t blocks = ceil_div(params.row_count, kStatsRows);
   const Tensor out = torch::stable::new_empty(rows, {params.batch, params.groups, 2}, ScalarType::Double);
-  const Tensor partial = torch::stable::new_empty(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
+  const Tensor partial = new_partial(params, rows);
   params.out = out.mutable_data_ptr<double>();
   params.partial = partial.mutable_data_ptr<double>();
   Launch(rows).run(device::group_stats, params);
   return out;
-}
-
-static GroupStatsParams row_params(const char* op, const char* name, const Tensor& rows, int64_t groups) {
-  check_tensor({op, name, rows}, rows, rows.scalar_type(), "[B, N, C]", {-1, -1, -1});
-  check_device({op, name, rows});
-  if (groups < 1 || rows.size(2) % groups != 0) {
-    fail(op, ": groups is ", groups, ", expected a divisor of the ", rows.size(2), " channels of ", name);
-  }
-  GroupStatsParams params{};
-  params.rows = rows.const_data_ptr();
-  params.batch = rows.size(0);
-  params.row_count = rows.size(1);
-  params.channels = rows.size(2);
-  params.groups = groups;
-  params.dtype = storage_dtype({op, name, rows});
-  return params;
 }
 
 Tensor group_stats(const Tensor& rows,  // [B, N, C]

@@ -25,6 +25,7 @@ constexpr int64_t kDepth = 960;
 constexpr int64_t kTileColumns = 4;        // weight rows per register tile
 constexpr int64_t kBlockSize = 60 * 2880;  // floats per block of A
 constexpr int64_t kPadding = 16;           // floats between the rows of a block, against cache set conflicts
+constexpr int64_t kAloneSize = 1 << 20;    // multiply-accumulates up to which waking threads costs more than it saves
 
 typedef float Wide __attribute__((vector_size(4 * kWidth)));
 typedef float Quad __attribute__((vector_size(16)));
@@ -135,7 +136,7 @@ void row_product(const RowProductParams& params) {
   const int64_t size = params.pieces_per_row * params.piece_size;
   const int64_t depth = ceil_div(ceil_div(size, ceil_div(size, kDepth)), kLanes) * kLanes;
   const int64_t most = kBlockSize / depth / kTileRows * kTileRows;
-#pragma omp parallel
+#pragma omp parallel if (params.rows * params.columns * size > kAloneSize)
   {
     const int64_t tasks = params.columns / kTileColumns, threads = omp_get_num_threads(), thread = omp_get_thread_num();
     const int64_t begin = tasks * thread / threads * kTileColumns;

@@ -85,9 +85,11 @@ static void multiply_chunks(const Launch& launch, const ConvArguments& a, Gather
 
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
 // The same on pointers: row_product copies a block of rows at a time into its cache, zero rows included.
-static void multiply_pieces(const Launch& launch, const ConvArguments& a, const GatherParams& params,
-                            int64_t rows_per_chunk, const Tensor& out) {  // [B * N_out, C_out]
+static void multiply_pieces(const Launch& launch, const ConvArguments& a, const GatherParams& params, int64_t most_rows,
+                            const Tensor& out) {  // [B * N_out, C_out]
   const int64_t taps = params.taps, columns = a.weight.size(0);
+  // A list as long as the rows, not as the limit: to clear 16 MB took longer than the product of a small region.
+  const int64_t rows_per_chunk = std::min(most_rows, params.row_count);
   std::vector<const float*> pieces(static_cast<size_t>(rows_per_chunk * taps));
   for (int64_t first = 0; first < params.row_count; first += rows_per_chunk) {
     const int64_t rows = std::min(rows_per_chunk, params.row_count - first);

@@ -14,15 +14,15 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sige.errors import RecordingError
-from sige.ops import update_group_stats
+from sige.ops import MOST_TERMS, blend_rows, norm_affine, update_group_stats
+from sige.ops.moments import blend_stats, scale_and_shift
 
 __all__ = ["Blend", "BlendedComponent", "ComponentRecording", "Recording"]
 
 _WEIGHT_TOLERANCE = 1e-6
-_LEAST_VARIANCE = 1e-12  # of a group that is constant; GroupNorm's own epsilon is 1e-6 or more
 
 
 @dataclass
@@ -141,6 +141,11 @@ class BlendedComponent:
         """Is it a single recording of weight 1, whose rows are read without a copy?"""
         return len(self.terms) == 1 and self.terms[0][1] == 1.0
 
+    @property
+    def weights(self) -> list[float]:
+        """One for each recording."""
+        return [weight for _, weight in self.terms]
+
     def check(self, sample: Tensor) -> None:
         """Refuses an input that the recordings were not made for."""
         for part, _ in self.terms:
@@ -148,15 +153,15 @@ class BlendedComponent:
 
     def rows(self, key: str, index: Tensor | None = None) -> Tensor:  # int [N] -> [B, N, C]; None: all rows
         """The weighted sum of the recorded rows at `index`; one recording of weight 1 without index is not copied."""
-
-        def read(part: ComponentRecording) -> Tensor:
-            return part.rows[key] if index is None else part.rows[key].index_select(1, index)
-
-        return self._sum([(read(part), weight) for part, weight in self.terms])
+        if self.is_one:
+            rows = self.terms[0][0].rows[key]
+            return rows if index is None else rows.index_select(1, index)
+        sums = [_blend_few(key, self.terms[k : k + MOST_TERMS], index) for k in range(0, len(self.terms), MOST_TERMS)]
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
 
     def stats(self, key: str) -> Tensor:  # fp64 [B, G, 2]
         """The recorded sums, blended as moments."""
-        return self._blend_moments(key, [part.stats[key] for part, _ in self.terms])
+        return self._blend_stats(key, [part.stats[key] for part, _ in self.terms])
 
     def updated_stats(
         self,
@@ -166,39 +171,47 @@ class BlendedComponent:
     ) -> Tensor:  # fp64 [B, G, 2]
         """The sums after the packed rows have replaced the recorded ones, in each recording by itself, then blended."""
         updated = [update_group_stats(part.stats[key], part.rows[key], index, packed) for part, _ in self.terms]
-        return self._blend_moments(key, updated)
+        return self._blend_stats(key, updated)
 
-    def _blend_moments(self, key: str, stats: list[Tensor]) -> Tensor:  # fp64 [B, G, 2] each -> [B, G, 2]
-        """Weighted means, and variances weighted on a logarithmic scale.
+    def _blend_stats(self, key: str, stats: list[Tensor]) -> Tensor:  # fp64 [B, G, 2] each -> [B, G, 2]
+        return blend_stats(stats, self.weights, self._group_size(key, stats[0].shape[1]))
 
-        A forecast has negative weights. Blended sums of squares could leave a variance below zero; this cannot.
-        """
-        if len(stats) == 1:
-            return stats[0]
+    def _group_size(self, key: str, groups: int) -> int:
+        """Elements of a group."""
         rows = self.terms[0][0].rows[key]  # [B, M, C]
-        count = rows.shape[1] * rows.shape[2] // stats[0].shape[1]
-        mean = log_variance = torch.zeros_like(stats[0][..., 0])  # [B, G]
-        for sums, (_, weight) in zip(stats, self.terms, strict=True):
-            moments = sums / count
-            variance = (moments[..., 1] - moments[..., 0].square()).clamp(min=_LEAST_VARIANCE)
-            mean = mean + weight * moments[..., 0]
-            log_variance = log_variance + weight * variance.log()
-        return torch.stack([mean, log_variance.exp() + mean.square()], dim=-1) * count
+        return rows.shape[1] * rows.shape[2] // groups
+
+    def affine(
+        self,
+        key: str,
+        index: Tensor,  # int32 [N]
+        packed: Tensor,  # [B, N, C]
+        norm: nn.GroupNorm,
+    ) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
+        """What the norm multiplies by and adds, from the updated sums; beyond `MOST_TERMS` in many small calls."""
+        layer = norm.weight, norm.bias, norm.eps
+        if len(self.terms) > MOST_TERMS:
+            stats = self.updated_stats(key, index, packed)
+            return scale_and_shift(stats, self._group_size(key, norm.num_groups), norm.num_channels, *layer)
+        sums = [part.stats[key] for part, _ in self.terms]
+        rows = [part.rows[key] for part, _ in self.terms]
+        return norm_affine(sums, rows, self.weights, index, packed, *layer)
 
     def output(self) -> Tensor:  # [B, C_out, H_out, W_out]
         """A copy of the recorded output, to write into."""
-        outputs = [(part.output, weight) for part, weight in self.terms if part.output is not None]
-        return self._sum(outputs) if len(outputs) > 1 else outputs[0][0].clone()
-
-    @staticmethod
-    def _sum(terms: list[tuple[Tensor, float]]) -> Tensor:
-        (first, weight), *rest = terms
-        if not rest:
-            return first if weight == 1.0 else first * weight
-        total = first * weight
-        for tensor, weight in rest:
-            total.add_(tensor, alpha=weight)
+        (first, weight), *rest = [(part.output, weight) for part, weight in self.terms if part.output is not None]
+        total = first.clone() if self.is_one else first * weight
+        for output, weight in rest:
+            total.add_(output, alpha=weight)
         return total
+
+
+def _blend_few(
+    key: str,
+    terms: tuple[tuple[ComponentRecording, float], ...],
+    index: Tensor | None,  # int [N]
+) -> Tensor:  # [B, N, C]
+    return blend_rows([part.rows[key] for part, _ in terms], [weight for _, weight in terms], index)
 
 
 def check_fits(name: str, part: ComponentRecording, sample: Tensor) -> None:

@@ -194,6 +194,18 @@ def test_a_sparse_convolution_counts_its_products_and_the_rows_that_it_activates
     assert macs.kinds() == {"convolution": 2 * 3 * 9 * 4 * 6, "norm": rows, "elementwise": rows}
 
 
+def test_a_norm_in_one_op_counts_for_the_norm_and_a_blend_for_each_of_its_terms() -> None:
+    model = nn.Sequential(nn.GroupNorm(2, 4))
+    rows, packed = torch.ones(2, 5, 4), torch.ones(2, 3, 4)
+    index, weights = torch.zeros(3, dtype=torch.int32), [3.0, -3.0, 1.0]
+    stats = sige.ops.group_stats(rows, 2)
+    with torch.no_grad(), count_macs(model) as macs:
+        sige.ops.norm_affine([stats] * 3, [rows] * 3, weights, index, packed, model[0].weight, model[0].bias)
+        sige.ops.blend_rows([rows] * 3, weights, index)
+    assert macs.kinds() == {"statistics": 3 * 2 * 24, "elementwise": 2 * 8 + 3 * 24}
+    assert macs.modules(1) == {"0": macs.all}
+
+
 def test_the_examples_in_the_docstrings_run() -> None:
     for module in (macs_module, measure_module):
         found = doctest.testmod(module)

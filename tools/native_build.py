@@ -25,8 +25,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
-OPS = ("gather", "linear", "sparse_conv2d", "scatter", "group_stats", "block_attention")
-KERNELS = ("gather", "scatter", "fill_rows", "group_stats", "block_attention")  # one .cpp and one .cu each
+OPS = ("gather", "linear", "sparse_conv2d", "scatter", "blend_rows", "group_stats", "norm_affine", "block_attention")
+# One .cpp and one .cu each.
+KERNELS = ("gather", "scatter", "fill_rows", "blend_rows", "group_stats", "norm_affine", "block_attention")
 CPU_KERNELS = (*KERNELS, "row_product")
 CPU_VARIANTS = {"portable": (), "avx2": ("-march=x86-64-v3",), "avx512": ("-march=x86-64-v4",)}
 DEFAULT_CUDA_ARCHS = "80;86;89;90"

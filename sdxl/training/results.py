@@ -36,6 +36,7 @@ def _save_words(parts: Parts, out: Path) -> None:
     for name in ("tokenizer", "tokenizer_2"):
         if (tokenizer := getattr(parts, name)) is not None:
             tokenizer.save_pretrained(out / name)
+            tokenizer.backend_tokenizer.model.save(str(out / name))  # vocab.json and merges.txt, which others read
 
 
 def _save_checkpoint(parts: Parts, out: Path) -> None:

@@ -2,11 +2,14 @@
 
 from sige.ops import registry
 from sige.ops.activation import Activation
+from sige.ops.blend_rows import blend_rows
 from sige.ops.block_attention import ATTENTION_BLOCK, block_attention
+from sige.ops.checks import MOST_TERMS
 from sige.ops.gather import gather
 from sige.ops.group_stats import group_stats, update_group_stats
 from sige.ops.linear import linear
 from sige.ops.native import Backend, backends
+from sige.ops.norm_affine import norm_affine
 from sige.ops.scatter import scatter
 from sige.ops.sparse_conv2d import flatten_weight, sparse_conv2d
 
@@ -14,14 +17,17 @@ registry.activate()
 
 __all__ = [
     "ATTENTION_BLOCK",
+    "MOST_TERMS",
     "Activation",
     "Backend",
     "backends",
+    "blend_rows",
     "block_attention",
     "flatten_weight",
     "gather",
     "group_stats",
     "linear",
+    "norm_affine",
     "scatter",
     "sparse_conv2d",
     "update_group_stats",

@@ -5,12 +5,16 @@ The native ops check for themselves; these run for the reference and for fakes (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from sige.errors import OpError
 
-__all__ = ["check_index", "check_storage_dtype", "check_tensor"]
+__all__ = ["MOST_TERMS", "check_as_many", "check_index", "check_storage_dtype", "check_tensor", "check_terms"]
+
+MOST_TERMS = 8  # of a blend; csrc/common/types.h holds the same number
 
 STORAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -53,6 +57,18 @@ def check_storage_dtype(op: str, name: str, tensor: Tensor) -> None:
     """Only dtypes that the kernels read: float32, float16, bfloat16."""
     if tensor.dtype not in STORAGE_DTYPES:
         raise OpError(f"{op}: {name} has dtype {_name(tensor.dtype)}, expected float32, float16 or bfloat16")
+
+
+def check_terms(op: str, name: str, terms: Sequence[Tensor]) -> None:
+    """A list of tensors, one for each term of a blend: from one to `MOST_TERMS`."""
+    if not 1 <= len(terms) <= MOST_TERMS:
+        raise OpError(f"{op}: {name} has {len(terms)} tensors, expected 1 to {MOST_TERMS}")
+
+
+def check_as_many(op: str, name: str, got: Sequence[object], first: str, terms: Sequence[Tensor]) -> None:
+    """A list that goes with the list `first`, entry by entry."""
+    if len(got) != len(terms):
+        raise OpError(f"{op}: {name} has {len(got)} entries, expected {len(terms)} like {first}")
 
 
 def check_index(op: str, name: str, index: Tensor, low: int, high: int) -> None:

@@ -41,14 +41,14 @@ def update_group_stats(
 
 
 def _group_stats_fake(rows: Tensor, groups: int) -> Tensor:
-    _check_rows("group_stats", "rows", rows, groups)
+    check_rows("group_stats", "rows", rows, groups)
     return rows.new_empty(rows.shape[0], groups, 2, dtype=torch.float64)
 
 
 def _update_group_stats_fake(stats: Tensor, recorded: Tensor, index: Tensor | None, packed: Tensor) -> Tensor:
     op = "update_group_stats"
     check_tensor(op, "stats", stats, stats, stats.dtype, "[B, G, 2]", (None, None, 2))
-    _check_rows(op, "packed", packed, stats.shape[1])
+    check_rows(op, "packed", packed, stats.shape[1])
     batch, rows, channels = packed.shape
     check_tensor(op, "stats", stats, packed, torch.float64, "[B, G, 2]", (batch, stats.shape[1], 2))
     recorded_rows = rows if index is None else None
@@ -77,7 +77,8 @@ def _update_group_stats_reference(
     return stats - _group_stats_reference(old, groups) + _group_stats_reference(packed, groups)
 
 
-def _check_rows(op: str, name: str, rows: Tensor, groups: int) -> None:
+def check_rows(op: str, name: str, rows: Tensor, groups: int) -> None:
+    """Rows [B, N, C] whose channels come in `groups` groups."""
     check_tensor(op, name, rows, rows, rows.dtype, "[B, N, C]", (None, None, None))
     if groups < 1 or rows.shape[2] % groups != 0:
         raise OpError(f"{op}: groups is {groups}, expected a divisor of the {int(rows.shape[2])} channels of {name}")

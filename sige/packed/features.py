@@ -110,9 +110,3 @@ class PackedPass:
     exact_statistics: bool = True
     text: Tensor | None = None  # [B, tokens, C]
     text_cache: TextCache = field(default_factory=TextCache)
-
-    def stats(self, key: str, x: Features) -> Tensor:  # fp64 [B, G, 2]
-        """The sums of a GroupNorm: updated exactly, or frozen as they were recorded."""
-        if not self.exact_statistics:
-            return self.recorded.stats(key)
-        return self.recorded.updated_stats(key, self.layout.index(x.size), x.rows)

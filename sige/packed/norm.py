@@ -5,27 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sige.ops import gather
+from sige.ops.moments import scale_and_shift
 from sige.packed.features import Features, PackedPass, Tap
 
-__all__ = ["PackedGroupNorm", "scale_and_shift"]
-
-
-def scale_and_shift(
-    stats: Tensor,  # fp64 [B, G, 2]: sum, sum of squares
-    count: int,  # elements of a group
-    norm: nn.GroupNorm,
-) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
-    """`norm(x) = x * scale + shift` for an x whose groups have these sums."""
-    mean, mean_square = (stats / count).unbind(2)  # [B, G]
-    inverse = (mean_square - mean.square()).clamp_(min=0).add_(norm.eps).rsqrt_()
-    channels = norm.num_channels // norm.num_groups
-    scale, mean = (value.repeat_interleave(channels, 1) for value in (inverse, mean))  # [B, C]
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
-    return scale.float(), shift.float()
+__all__ = ["PackedGroupNorm"]
 
 
 class PackedGroupNorm:
@@ -38,9 +21,13 @@ class PackedGroupNorm:
 
     def affine(self, x: Features, run: PackedPass) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
         """Scale and shift for rows of x; the caller applies them."""
+        norm = self.norm
+        if run.exact_statistics:
+            return run.recorded.affine(self.key, run.layout.index(x.size), x.rows, norm)
         height, width = x.size
-        count = height * width * self.norm.num_channels // self.norm.num_groups
-        return scale_and_shift(run.stats(self.key, x), count, self.norm)
+        count = height * width * norm.num_channels // norm.num_groups
+        stats = run.recorded.stats(self.key)  # frozen as they were recorded
+        return scale_and_shift(stats, count, norm.num_channels, norm.weight, norm.bias, norm.eps)
 
     def __call__(self, x: Features, run: PackedPass) -> Tensor:  # [B, N, C]
         """The normalised rows."""

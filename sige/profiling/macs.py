@@ -94,8 +94,8 @@ class _Counter(TorchDispatchMode):
     """Looks every op up in `COUNTED`.
 
     An op belongs to the module whose parameter it reads (packed layers read the weights of diffusers' modules, so
-    dense and packed are told apart alike); one without, to the module of the op before it; the statistics of a norm,
-    which come before its weights, to the module of the op after.
+    dense and packed are told apart alike); one without, to the module of the op before it; statistics without a
+    parameter, which come before their norm, to the module of the op after.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -131,7 +131,7 @@ class _Counter(TorchDispatchMode):
     def add(self, counts: Counts, weighted: bool = False) -> None:
         """Adds what one op did, and did with a parameter or without."""
         for kind, macs in counts:
-            if kind == "statistics":
+            if kind == "statistics" and not weighted:
                 self._waiting.append((kind, macs))
                 continue
             self.count.counts[self._precisely(kind, weighted), self._owner] += macs

@@ -55,6 +55,15 @@ def _transform(elements: int, scale: Tensor | None, activation: int) -> Counts:
     return [*norm, ("elementwise", elements)] if activation else norm
 
 
+def _blend_rows(args: Sequence[Any], out: Tensor) -> Counts:
+    return [("elementwise", len(args[0]) * out.numel())]
+
+
+def _norm_affine(args: Sequence[Any], out: Sequence[Tensor]) -> Counts:
+    """Old and new rows of each recording; then a scale and a shift."""
+    return [("statistics", 2 * len(args[0]) * args[4].numel()), ("elementwise", 2 * out[0].numel())]
+
+
 def _block_attention(args: Sequence[Any], out: Tensor) -> Counts:
     query, index, mask = args[0], args[5], args[6]
     pairs = query.shape[1] * index.shape[0]
@@ -97,5 +106,7 @@ COUNTED: dict[str, Rule] = {
     "sige::scatter": lambda args, out: [],  # moves rows
     "sige::group_stats": lambda args, out: [("statistics", args[0].numel())],
     "sige::update_group_stats": lambda args, out: [("statistics", 2 * args[3].numel())],  # old and new
+    "sige::norm_affine": _norm_affine,
+    "sige::blend_rows": _blend_rows,
     "sige::block_attention": _block_attention,
 }

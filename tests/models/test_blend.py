@@ -180,6 +180,28 @@ def test_blended_rows_are_the_weighted_sum() -> None:
     assert blend.rows("layer", index[:0]).shape == (2, 0, 8)
 
 
+def test_more_terms_than_the_ops_take_are_summed_all_the_same() -> None:
+    (first, second), few = parts()
+    many = BlendedComponent("unet", ((first, 0.25),) * 6 + ((second, -0.25),) * 2 + ((second, 0.0),) * 3)
+    index, packed = torch.tensor([7, 0, 3], dtype=torch.int32), torch.randn(2, 3, 8)
+    torch.testing.assert_close(many.rows("layer"), few.rows("layer"))
+    torch.testing.assert_close(many.rows("layer", index), few.rows("layer", index))
+    norm = torch.nn.GroupNorm(4, 8)
+    with torch.no_grad():
+        got, expected = (blend.affine("layer", index, packed, norm) for blend in (many, few))
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_blend_of_rows_and_its_norm_are_one_op_each() -> None:
+    """On a GPU every call is a launch."""
+    _, blend = parts()
+    index, packed, norm = torch.tensor([7, 0, 3], dtype=torch.int32), torch.randn(2, 3, 8), torch.nn.GroupNorm(4, 8)
+    with torch.no_grad(), Calls() as calls:
+        blend.rows("layer", index)
+        blend.affine("layer", index, packed, norm)
+    assert calls.names == ["sige::blend_rows", "sige::norm_affine"]
+
+
 def moments(stats: Tensor, rows: int) -> tuple[Tensor, Tensor]:  # fp64 [B, G, 2] -> [B, G] each
     """Mean and variance of groups of two channels."""
     mean, square = (stats / (2 * rows)).unbind(2)
@@ -218,9 +240,21 @@ class Arithmetic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if any(kind in func.name() for kind in ("mul", "add", "lerp", "sum", "matmul", "einsum")):
+        if any(kind in func.name() for kind in ("mul", "add", "lerp", "sum", "matmul", "einsum", "blend")):
             self.elements = max(self.elements, out.numel())
         return out
+
+
+class Calls(TorchDispatchMode):
+    """The names of the ops called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
 
 
 @every_case

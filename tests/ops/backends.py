@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,20 +32,23 @@ class TestedBackend:
 
     name: str
     device: str
-    find: Callable[[str], Callable[..., Tensor | None]]
+    find: Callable[[str], Callable[..., Any]]
 
-    def __call__(self, op: str, *arguments: object) -> Tensor | None:
+    def __call__(self, op: str, *arguments: object) -> Any:
         return self.find(op)(*arguments)
 
-    def result(self, op: str, arguments: tuple[object, ...]) -> Tensor:
-        """The op's output; for an op that writes its first argument, a copy of it with the result."""
+    def result(self, op: str, arguments: tuple[object, ...]) -> tuple[Tensor, ...]:
+        """The op's outputs; for an op that writes its first argument, a copy of it with the result."""
         if op != "scatter":
-            out = self(op, *arguments)
-            assert out is not None
-            return out
+            return as_outputs(self(op, *arguments))
         dense = _same_layout(arguments[0])
         self(op, dense, *arguments[1:])
-        return dense
+        return (dense,)
+
+
+def as_outputs(result: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    """What an op returned, however many tensors that are."""
+    return (result,) if isinstance(result, Tensor) else result or ()
 
 
 def _same_layout(tensor: object) -> Tensor:
@@ -54,16 +58,16 @@ def _same_layout(tensor: object) -> Tensor:
     return copy.copy_(tensor)
 
 
-def _registered(op: str) -> Callable[..., Tensor | None]:
+def _registered(op: str) -> Callable[..., Any]:
     return getattr(torch.ops.sige, op).default  # type: ignore[no-any-return]
 
 
-def _shim(op: str) -> Callable[..., Tensor | None]:
+def _shim(op: str) -> Callable[..., Any]:
     _load_shim()
     return getattr(torch.ops.sige_shim, op).default  # type: ignore[no-any-return]
 
 
-def _reference(op: str) -> Callable[..., Tensor | None]:
+def _reference(op: str) -> Callable[..., Any]:
     return checked_reference(OPS[op], Backend("CPU", False, "SIGE_BACKEND=reference in a test"))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,29 +17,34 @@ def sample_inputs(name: str, device: str, dtype: torch.dtype) -> list[Arguments]
     """Argument tuples in the order of the op's schema: small, odd, empty, with and without the optional ones."""
     torch.manual_seed(len(name))
     samples = _SAMPLES[name](dtype)
-    return [tuple(_to(value, device) for value in arguments) for arguments in samples]
+    return [tuple(on_tensors(lambda x: x.to(device), value) for value in arguments) for arguments in samples]
 
 
 def as_fp64(arguments: Arguments) -> Arguments:
     """The same values for the reference: floating-point tensors in fp64, on the CPU."""
-    return tuple(
-        (value.cpu().double() if value.is_floating_point() else value.cpu()) if isinstance(value, Tensor) else value
-        for value in arguments
-    )
+
+    def widen(value: Tensor) -> Tensor:
+        return value.cpu().double() if value.is_floating_point() else value.cpu()
+
+    return tuple(on_tensors(widen, value) for value in arguments)
 
 
-def reference(name: str, arguments: Arguments) -> Tensor:
+def reference(name: str, arguments: Arguments) -> tuple[Tensor, ...]:
     """What the definition gives in fp64; for an op that writes, the tensor that it wrote."""
     arguments = as_fp64(arguments)
     if name == "scatter":
         dense = arguments[0].clone(memory_format=torch.preserve_format)  # type: ignore[attr-defined]
         OPS[name].reference(dense, *arguments[1:])
-        return dense
-    return OPS[name].reference(*arguments)  # type: ignore[no-any-return]
+        return (dense,)
+    out = OPS[name].reference(*arguments)
+    return (out,) if isinstance(out, Tensor) else out
 
 
-def _to(value: object, device: str) -> object:
-    return value.to(device) if isinstance(value, Tensor) else value
+def on_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """An argument with its tensors changed: a tensor, a list of them, or neither."""
+    if isinstance(value, list):
+        return [on_tensors(change, entry) for entry in value]
+    return change(value) if isinstance(value, Tensor) else value
 
 
 def _index(shape: tuple[int, ...], low: int, high: int) -> Tensor:
@@ -137,6 +145,53 @@ def _update_group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
     return samples
 
 
+def _blend_rows_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, recorded, rows, channels, weights in (
+        (2, 200, 70, 64, [3.0, -3.0, 1.0]),
+        (1, 1, 1, 8, [2.0]),
+        (2, 65, 0, 21, [1.5, -0.5]),
+        (1, 5, 30, 3, [0.125] * 8),  # rows that are read more than once
+        (2, 0, 0, 16, [1.0]),
+        (1, 300, 290, 280, [0.25, 0.75]),
+    ):
+        terms = [torch.randn(batch, recorded, channels).to(dtype) for _ in weights]
+        samples.append((terms, weights, _index((rows,), 0, recorded)))
+        samples.append((terms, weights, None))
+    return samples
+
+
+def _norm_affine_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, recorded_rows, rows, channels, groups, blend in (
+        (2, 200, 70, 64, 32, [3.0, -3.0, 1.0]),
+        (1, 40, 1, 8, 2, [1.0]),
+        (2, 65, 0, 21, 7, [1.5, -0.5]),
+        (1, 130, 130, 20, 1, [0.125] * 8),
+        (1, 9, 4, 300, 3, [1.0 + 1e-7]),
+    ):
+        recorded = [torch.randn(batch, recorded_rows, channels).to(dtype) for _ in blend]
+        stats = [OPS["group_stats"].reference(term.double(), groups) for term in recorded]
+        packed = torch.randn(batch, rows, channels).add(0.5).to(dtype)
+        index = torch.randperm(recorded_rows)[:rows].sort().values.int()
+        weight, bias = torch.randn(2, channels).unbind()
+        samples.append((stats, recorded, blend, index, packed, weight.to(dtype), bias.to(dtype), 1e-5))
+        samples.append((stats, recorded, blend, index, packed, weight, None, 1e-6))
+        samples.append((stats, recorded, blend, index, packed, None, bias, 1e-6))
+    return samples + _constant_norm_samples(dtype)
+
+
+def _constant_norm_samples(dtype: torch.dtype) -> list[Arguments]:
+    """Groups without any variance, alone and in a forecast."""
+    rows = torch.full((1, 6, 8), 3.0).to(dtype)
+    stats, index = OPS["group_stats"].reference(rows.double(), 2), torch.tensor([4], dtype=torch.int32)
+    packed = rows[:, :1]
+    return [
+        ([stats] * len(blend), [rows] * len(blend), blend, index, packed, None, None, 1e-5)
+        for blend in ([1.0], [2.0, -1.0])
+    ]
+
+
 def _block_attention_samples(dtype: torch.dtype) -> list[Arguments]:
     samples: list[Arguments] = []
     for batch, queries, keys, fresh, recorded, heads, size in (
@@ -167,5 +222,7 @@ _SAMPLES = {
     "scatter": _scatter_samples,
     "group_stats": _group_stats_samples,
     "update_group_stats": _update_group_stats_samples,
+    "blend_rows": _blend_rows_samples,
+    "norm_affine": _norm_affine_samples,
     "block_attention": _block_attention_samples,
 }

@@ -11,7 +11,7 @@ import torch
 from sige.errors import OpError
 from sige.ops import gather
 from tests.ops.backends import TestedBackend, every_backend, every_op
-from tests.ops.samples import sample_inputs
+from tests.ops.samples import on_tensors, sample_inputs
 
 GATHER = ("packed", "recorded", "index", "scale", "shift", "activation")
 NAMES = {
@@ -21,6 +21,8 @@ NAMES = {
     "scatter": ("dense", "packed", "index", "residual"),
     "group_stats": ("rows", "groups"),
     "update_group_stats": ("stats", "recorded", "index", "packed"),
+    "blend_rows": ("rows", "weights", "index"),
+    "norm_affine": ("stats", "recorded", "blend", "index", "packed", "weight", "bias", "eps"),
     "block_attention": (*("query", "key", "value", "recorded_key", "recorded_value", "index", "block_mask", "scale"),),
 }
 
@@ -71,6 +73,32 @@ MISTAKES = [
     Mistake("group_stats", "groups", 0, "groups is 0, expected a divisor"),
     Mistake("update_group_stats", "stats", torch.zeros(2, 32, 3), "stats has shape [2, 32, 3], expected [B, G, 2]"),
     Mistake("update_group_stats", "index", None, "recorded has shape [2, 200, 64], expected [B, M, C] = [2, 70, 64]"),
+    Mistake("blend_rows", "rows", [], "rows has 0 tensors, expected 1 to 8"),
+    Mistake("blend_rows", "rows", [torch.zeros(2, 200, 64)] * 9, "rows has 9 tensors, expected 1 to 8"),
+    Mistake("blend_rows", "weights", [1.5, -0.5], "weights has 2 entries, expected 3 like rows"),
+    Mistake(
+        "blend_rows",
+        "rows",
+        [*torch.zeros(2, 2, 200, 64), torch.zeros(2, 199, 64)],
+        "rows[2] has shape [2, 199, 64], expected [B, M, C] = [2, 200, 64]",
+    ),
+    Mistake(
+        "blend_rows", "index", torch.zeros(5, 9, dtype=torch.int32), "index has shape [5, 9], expected [N] = [any]"
+    ),
+    Mistake("norm_affine", "stats", [], "stats has 0 tensors, expected 1 to 8"),
+    Mistake("norm_affine", "recorded", [torch.zeros(2, 200, 64)], "recorded has 1 entries, expected 3 like stats"),
+    Mistake("norm_affine", "blend", [1.0], "blend has 1 entries, expected 3 like stats"),
+    Mistake(
+        "norm_affine", "stats", list(torch.zeros(3, 2, 5, 2).double()), "groups is 5, expected a divisor of the 64"
+    ),
+    Mistake(
+        "norm_affine",
+        "recorded",
+        [*torch.zeros(2, 2, 200, 64), torch.zeros(2, 199, 64)],
+        "recorded[2] has shape [2, 199, 64], expected [B, M, C] = [2, 200, 64]",
+    ),
+    Mistake("norm_affine", "index", torch.zeros(71, dtype=torch.int32), "index has shape [71], expected [N] = [70]"),
+    Mistake("norm_affine", "weight", torch.zeros(1), "weight has shape [1], expected [C] = [64]"),
     Mistake(
         "block_attention", "value", torch.zeros(2, 69, 3, 40), "value has shape [2, 69, 3, 40], expected [B, K, Hd, D]"
     ),
@@ -96,6 +124,17 @@ MISTAKES = [
         "residual has dtype bfloat16, expected float32",
     ),
     Mistake("update_group_stats", "stats", torch.zeros(2, 32, 2), "stats has dtype float32, expected float64"),
+    Mistake(
+        "blend_rows", "rows", list(torch.zeros(3, 2, 200, 64).double()), "rows[0] has dtype float64, expected float"
+    ),
+    Mistake(
+        "blend_rows",
+        "rows",
+        [torch.zeros(2, 200, 64), *torch.zeros(2, 2, 200, 64).half()],
+        "rows[1] has dtype float16, expected float32",
+    ),
+    Mistake("norm_affine", "stats", list(torch.zeros(3, 2, 32, 2)), "stats[0] has dtype float32, expected float64"),
+    Mistake("norm_affine", "bias", torch.zeros(64).half(), "bias has dtype float16, expected float32"),
     Mistake("block_attention", "key", torch.zeros(2, 70, 3, 40).half(), "key has dtype float16, expected float32"),
     # strides
     Mistake(
@@ -103,6 +142,7 @@ MISTAKES = [
     ),
     Mistake("scatter", "packed", torch.zeros(2, 12, 8)[..., ::2], "packed has strides [96, 8, 2] for shape [2, 12, 4]"),
     Mistake("sparse_conv2d", "weight", torch.zeros(180, 12).T, "weight has strides"),
+    Mistake("blend_rows", "rows", list(torch.zeros(3, 2, 64, 200).mT), "rows[0] has strides [12800, 1, 200] for shape"),
     # the index range
     Mistake(
         "gather",
@@ -127,6 +167,8 @@ MISTAKES = [
     Mistake(
         "update_group_stats", "index", torch.full((70,), 200, dtype=torch.int32), "expected every entry in [0, 200)"
     ),
+    Mistake("blend_rows", "index", torch.full((3,), -1, dtype=torch.int32), "expected every entry in [0, 200)"),
+    Mistake("norm_affine", "index", torch.full((70,), 200, dtype=torch.int32), "expected every entry in [0, 200)"),
     Mistake(
         "block_attention", "index", torch.full((200,), 270, dtype=torch.int32), "expected every entry in [-1, 270)"
     ),
@@ -141,12 +183,15 @@ def test_message(mistake: Mistake, backend: TestedBackend) -> None:
     if backend.device == "cuda" and "twice" in mistake.message:
         pytest.skip("looking for duplicates would wait for the device")
     arguments = sample(mistake.op, backend.device)
-    wrong = mistake.wrong
-    arguments[mistake.argument] = wrong.to(backend.device) if isinstance(wrong, torch.Tensor) else wrong
+    arguments[mistake.argument] = on_tensors(lambda x: x.to(backend.device), mistake.wrong)
     with pytest.raises(RuntimeError) as caught:
         backend(mistake.op, *arguments.values())
     assert str(caught.value).startswith(f"{mistake.op}: ")
     assert mistake.message in str(caught.value)
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value[0] if isinstance(value, list) else value, torch.Tensor)
 
 
 @every_backend
@@ -156,11 +201,11 @@ def test_a_tensor_on_another_device(op: str, backend: TestedBackend) -> None:
     if other == "meta" and backend.name != "reference":
         pytest.skip("a meta tensor dispatches to the fake")
     arguments = sample(op, backend.device)
-    tensors = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
+    tensors = [name for name, value in arguments.items() if _holds_tensors(value)]
     if len(tensors) < 2:
         pytest.skip("one tensor has no other device to be on")
-    arguments[tensors[1]] = arguments[tensors[1]].to(other)
-    with pytest.raises(RuntimeError, match=f"{tensors[1]} is on"):
+    arguments[tensors[1]] = on_tensors(lambda x: x.to(other), arguments[tensors[1]])
+    with pytest.raises(RuntimeError, match=rf"{tensors[1]}(\[0\])? is on"):
         backend(op, *arguments.values())
 
 
@@ -168,8 +213,8 @@ def test_a_tensor_on_another_device(op: str, backend: TestedBackend) -> None:
 def test_a_fake_refuses_what_the_op_refuses(op: str) -> None:
     arguments = sample(op, "meta")
     first = next(iter(arguments))
-    arguments[first] = arguments[first][0]
-    with pytest.raises(OpError, match=f"{op}: {first} has shape"):
+    arguments[first] = on_tensors(lambda x: x[0], arguments[first])
+    with pytest.raises(OpError, match=rf"{op}: {first}(\[0\])? has shape"):
         getattr(torch.ops.sige, op).default(*arguments.values())
 
 

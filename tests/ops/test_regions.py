@@ -148,6 +148,27 @@ def test_updated_statistics_are_those_of_the_mixed_rows(
 
 @every_backend
 @settings(max_examples=25)
+@given(region=regions, batch=batches, groups=st.sampled_from([1, 2, 4]))
+def test_scale_and_shift_are_the_group_norm_of_the_mixed_rows(
+    backend: TestedBackend, region: Region, batch: int, groups: int
+) -> None:
+    height, width = region.image_size
+    old, new = torch.randn(2, batch, 12, height, width).unbind()
+    weight, bias = torch.randn(2, 12).unbind()
+    rows = rows_of(old, np.arange(height * width))
+    index = region.index(height, width)
+    mixed = torch.where(torch.tensor(region.active(height, width)), new, old)
+    stats = OPS["group_stats"].reference(rows, groups)
+    tensors = torch.tensor(index), rows_of(new, index), weight, bias
+    on_device = [value.to(backend.device) for value in tensors]
+    arguments = [stats.to(backend.device)], [rows.to(backend.device)], [1.0], *on_device, 1e-5
+    scale, shift = (value.cpu()[:, :, None, None] for value in backend("norm_affine", *arguments))
+    expected = F.group_norm(mixed, groups, weight, bias, 1e-5)
+    torch.testing.assert_close(mixed * scale + shift, expected, rtol=1e-4, atol=1e-4)
+
+
+@every_backend
+@settings(max_examples=25)
 @given(region=regions, batch=batches)
 def test_attention_over_the_row_map_is_dense_attention(backend: TestedBackend, region: Region, batch: int) -> None:
     height, width = region.image_size

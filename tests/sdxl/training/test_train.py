@@ -131,6 +131,8 @@ def test_inpainting_from_a_folder_ends_as_files_that_diffusers_and_run_py_load(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*LEFT, "sample-000002.png", *second}
     assert Image.open(tmp_path / "out" / "sample-000002.png").size == (128, 128), "two columns: masked, painted"
 
+    words = {path.name for path in (tmp_path / "out" / "tokenizer").iterdir()}
+    assert {"vocab.json", "merges.txt"} <= words, "CLIP's own format, which tools/embed.py takes"
     single, parts = load(file, progress=False), load(folder, progress=False)
     assert single.kind == parts.kind == kind and single.unet.config.in_channels == 9
     assert all(same(model, single.models()[name]) for name, model in parts.models().items())

@@ -1,0 +1,34 @@
+// blend_rows: a weighted sum of recorded rows, at some positions or at all.
+#pragma once
+
+#include "common/types.h"
+
+namespace sige {
+
+struct BlendRowsParams {
+  const void* rows[kMostTerms];  // [B, M, C] each, the first `terms` of them
+  float weights[kMostTerms];     // one for each of rows
+  const int32_t* index;          // [N] or null for the identity
+  void* out;                     // [B, N, C]
+  int64_t terms;                 // K
+  int64_t batch;                 // B
+  int64_t row_count;             // N
+  int64_t source_rows;           // M
+  int64_t channels;              // C
+  DType dtype;                   // of rows and out
+};
+
+// Row of rows [B, M, C] that row `row` of out [B * N] sums, in elements from the start of the tensor.
+SIGE_HOST_DEVICE inline int64_t source_offset(const BlendRowsParams& params, int64_t row) {
+  const int64_t b = row / params.row_count, n = row % params.row_count;
+  return (b * params.source_rows + (params.index ? params.index[n] : n)) * params.channels;
+}
+
+namespace cpu {
+void blend_rows(const BlendRowsParams& params);
+}
+namespace cuda {
+void blend_rows(const BlendRowsParams& params, void* stream);
+}
+
+}  // namespace sige

@@ -1,0 +1,48 @@
+#include "common/launch.cuh"
+#include "norm_affine.h"
+
+namespace sige::cuda {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------------------
+// Kernels
+// ---------------------------------------------------------------------------------------------------------------
+
+constexpr int kAffineThreads = 128;
+
+// A norm's parameter of one channel, whatever it is stored in.
+__device__ float parameter(const void* values, DType dtype, int64_t channel) {  // [C]
+  if (dtype == DType::kFloat16) return to_float(static_cast<const __half*>(values)[channel]);
+  if (dtype == DType::kBFloat16) return to_float(static_cast<const __nv_bfloat16*>(values)[channel]);
+  return static_cast<const float*>(values)[channel];
+}
+
+// One thread per channel. The threads of a group compute its moments each for themselves: some logarithms, less than
+// the barrier that sharing them would take.
+__global__ void __launch_bounds__(kAffineThreads) norm_affine_kernel(const NormAffineParams params) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kAffineThreads;
+  const int64_t size = params.channels / params.groups;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kAffineThreads + threadIdx.x; i < params.batch * params.channels;
+       i += step) {
+    const GroupMoments moments = blended_moments(params, i / size);
+    const int64_t channel = i % params.channels;
+    const double weight = params.weight ? parameter(params.weight, params.weight_dtype, channel) : 1.0;
+    const double bias = params.bias ? parameter(params.bias, params.bias_dtype, channel) : 0.0;
+    const double scale = moments.inverse * weight;
+    params.scale[i] = static_cast<float>(scale);
+    params.shift[i] = static_cast<float>(bias - moments.mean * scale);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Launchers
+// ---------------------------------------------------------------------------------------------------------------
+
+}  // namespace
+
+void norm_affine(const NormAffineParams& params, void* stream) {
+  const LaunchShape shape = {ceil_div(params.batch * params.channels, kAffineThreads), dim3(kAffineThreads)};
+  launch("norm_affine", norm_affine_kernel, shape, stream, params);
+}
+
+}  // namespace sige::cuda

@@ -1,0 +1,56 @@
+"""From sums of groups to what a GroupNorm multiplies by and adds: norm_affine and frozen statistics share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["blend_stats", "scale_and_shift"]
+
+LEAST_VARIANCE = 1e-12  # of a group that is constant; GroupNorm's own epsilon is 1e-6 or more
+
+
+def blend_stats(
+    stats: Sequence[Tensor],  # fp64 [B, G, 2] each
+    weights: Sequence[float],
+    count: int,  # elements of a group
+) -> Tensor:  # fp64 [B, G, 2]
+    """Weighted means, and variances weighted on a logarithmic scale; one term of weight 1 as it is.
+
+    A forecast has negative weights. Blended sums of squares could leave a variance below zero; this cannot.
+
+    >>> sums = [torch.tensor([[[2.0, 10.0]]]).double(), torch.tensor([[[4.0, 12.0]]]).double()]
+    >>> [round(value, 6) for value in blend_stats(sums, [2.0, -1.0], count=2).flatten().tolist()]  # variances 4 and 2
+    [0.0, 16.0]
+    """
+    if len(stats) == 1 and weights[0] == 1.0:
+        return stats[0]
+    mean = log_variance = torch.zeros_like(stats[0][..., 0])  # [B, G]
+    for sums, weight in zip(stats, weights, strict=True):
+        moments = sums / count
+        variance = (moments[..., 1] - moments[..., 0].square()).clamp(min=LEAST_VARIANCE)
+        mean = mean + weight * moments[..., 0]
+        log_variance = log_variance + weight * variance.log()
+    return torch.stack([mean, log_variance.exp() + mean.square()], dim=-1) * count
+
+
+def scale_and_shift(
+    stats: Tensor,  # fp64 [B, G, 2]: sum, sum of squares
+    count: int,  # elements of a group
+    channels: int,  # C
+    weight: Tensor | None,  # [C]
+    bias: Tensor | None,  # [C]
+    eps: float,
+) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
+    """`norm(x) = x * scale + shift` for an x whose groups have these sums."""
+    mean, mean_square = (stats / count).unbind(2)  # [B, G]
+    inverse = (mean_square - mean.square()).clamp_(min=0).add_(eps).rsqrt_()
+    scale, mean = (value.repeat_interleave(channels // stats.shape[1], 1) for value in (inverse, mean))  # [B, C]
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    if bias is not None:
+        shift = shift + bias
+    return scale.float(), shift.float()
