@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import subprocess
@@ -75,7 +76,10 @@ def _reference(op: str) -> Callable[..., Any]:
 def _load_shim() -> None:
     if "SIGE_SHIM_LIBRARY" not in os.environ:
         build = [sys.executable, str(ROOT / "tools" / "native_build.py"), "--target", "shim", "--out", str(SHIM.parent)]
-        subprocess.run(build, check=True)
+        SHIM.parent.mkdir(parents=True, exist_ok=True)
+        with (SHIM.parent / "lock").open("w") as lock:  # of several test processes one builds, the others wait
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.run(build, check=True)
     library = torch.library.Library("sige_shim", "DEF")
     for op in OPS.values():
         library.define(op.schema)
