@@ -36,7 +36,10 @@ def _save_words(parts: Parts, out: Path) -> None:
     for name in ("tokenizer", "tokenizer_2"):
         if (tokenizer := getattr(parts, name)) is not None:
             tokenizer.save_pretrained(out / name)
-            tokenizer.backend_tokenizer.model.save(str(out / name))  # vocab.json and merges.txt, which others read
+            if backend := getattr(
+                tokenizer, "backend_tokenizer", None
+            ):  # before transformers 5 they were written above
+                backend.model.save(str(out / name))  # vocab.json and merges.txt, which others read
 
 
 def _save_checkpoint(parts: Parts, out: Path) -> None:
