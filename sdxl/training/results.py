@@ -36,9 +36,8 @@ def _save_words(parts: Parts, out: Path) -> None:
     for name in ("tokenizer", "tokenizer_2"):
         if (tokenizer := getattr(parts, name)) is not None:
             tokenizer.save_pretrained(out / name)
-            if backend := getattr(
-                tokenizer, "backend_tokenizer", None
-            ):  # before transformers 5 they were written above
+            backend = getattr(tokenizer, "backend_tokenizer", None)  # transformers before 5 has written them by now
+            if backend is not None:
                 backend.model.save(str(out / name))  # vocab.json and merges.txt, which others read
 
 
