@@ -80,7 +80,7 @@ def run(pipe: Any, steps: int, dtype: torch.dtype) -> Tensor:  # [1, 4, h, w]
 
 
 def config_of(row: str) -> sige.EditConfig:
-    """lockstep, or temporal-7: so many dense steps, quadratic forecast."""
+    """lockstep, or temporal-7: so many dense steps, the default forecast."""
     if row == "lockstep":
         return sige.EditConfig(policy="lockstep")
     return sige.EditConfig(dense_steps=int(row.removeprefix("temporal-")))

@@ -22,7 +22,7 @@ import sige
 from sdxl.conditioning import own_negative_crop
 from sdxl.errors import InputError
 from sdxl.images import crop_back, pad_to_multiple
-from sdxl.latents import as_pixels, decode, encode, twin, upcast
+from sdxl.latents import as_pixels, decode, encode, spared_encoding, twin, upcast
 from sdxl.masks import (
     check_mask,
     composite,
@@ -210,7 +210,7 @@ class _Run:
         self, pipe: Any, picture: dict[str, Any], latents: Latents = (None, None), **options: Any
     ) -> Any:  # PIL images, or latents [1, C, h, w]
         """The pipeline as it is, inside `handle.edit` where there is a configuration."""
-        with _following(pipe, self.config, self.region, latents), own_negative_crop(pipe):
+        with _following(pipe, self.config, self.region, latents), own_negative_crop(pipe), spared_encoding(pipe):
             arguments = pipeline_arguments(pipe, self.task, self.size, self.sampling) | {"generator": self.generator}
             return pipe(**{**arguments, **picture, **options}).images
 

@@ -180,9 +180,9 @@ def _add_sampling(parser: _Parser) -> None:
 def _add_sparse(parser: _Parser) -> None:
     add = parser.add_argument_group("sparse runs", "for --run_type sige and sige-turbo").add_argument
     add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
-    add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,2,5,9 (default: a quarter)")
+    add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: a fifth)")
     add("--schedule", help="the gaps between dense steps: growing (default), even")
-    add("--forecast", help="of what the steps between read: none, linear, quadratic (default)")
+    add("--forecast", help="of what the steps between read: none, linear, quadratic, rising (default)")
     add("--dilation", **WHOLE, help="positions to widen the edit by (default: 1)")
 
 

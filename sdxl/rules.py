@@ -23,7 +23,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "scheduler": ("ddim", "euler", "euler-ancestral", "dpmpp-2m", "dpmpp-2m-karras", "unipc", "heun", "lcm"),
     "policy": ("temporal", "lockstep"),
     "schedule": ("growing", "even"),
-    "forecast": ("none", "linear", "quadratic"),
+    "forecast": ("none", "linear", "quadratic", "rising"),
     "dtype": ("auto", "fp32", "fp16", "bf16"),
 }
 RENAMED = {"height": "--H", "width": "--W", "steps": "--ddim_steps", "eta": "--ddim_eta"}

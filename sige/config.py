@@ -12,7 +12,7 @@ __all__ = ["FORECASTS", "POLICIES", "SCHEDULES", "EditConfig"]
 
 POLICIES = ("temporal", "lockstep")
 SCHEDULES = ("growing", "even")
-FORECASTS = {"none": 1, "linear": 2, "quadratic": 3}  # recordings that each reads
+FORECASTS = ("none", "linear", "quadratic", "rising")
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,17 @@ class EditConfig:
     """
 
     policy: str = "temporal"
-    dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: a quarter of the steps, at least two
+    dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: a fifth of the steps, at least three
     schedule: str = "growing"  # the gaps between dense steps: growing, or even
-    forecast: str = "quadratic"  # none: the last recording as it is; linear from two, quadratic from three
+    forecast: str = "rising"  # none: the last recording as it is; linear from two, quadratic from three;
+    #                           rising: linear, and quadratic after the last dense step
     dilation: int = 1  # of a region that is made from a mask
     exact_statistics: bool = True  # False freezes GroupNorm's statistics, for comparison
 
     def __post_init__(self) -> None:
         _one_of("policy", self.policy, POLICIES)
         _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("forecast", self.forecast, tuple(FORECASTS))
+        _one_of("forecast", self.forecast, FORECASTS)
         if not _is_count(self.dilation, 0):
             raise ConfigError(f"dilation: got {self.dilation!r}, expected an integer of at least 0")
         steps = self.dense_steps

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sige.config import FORECASTS, EditConfig
+from sige.config import EditConfig
 
 __all__ = ["dense_steps", "forecast_weights", "forecast_terms"]
 
-_GROWTH = 1.5  # step numbers grow as this power: gaps of 1, 3, 3, 5, 5, ... ; steeper ones overshoot at the end
-_SHARE = 4  # of so many steps one is dense, unless a budget is given
+_GROWTH = 1.3  # from the second step on, step numbers grow as this power: 30 steps have gaps of 1, 4, 5, 6, 7, 7
+_SHARE = 5  # of so many steps one is dense, unless a budget is given
+_ORDERS = {"none": 1, "linear": 2, "quadratic": 3}  # recordings that each reads
 
 
 def dense_steps(count: int, config: EditConfig) -> tuple[int, ...]:
-    """The steps of `count` that run dense; always the first.
+    """The steps of `count` that run dense; always the first, and of growing ones the second.
 
-    >>> dense_steps(30, EditConfig(dense_steps=7))
-    (0, 2, 5, 8, 13, 18, 24)
+    >>> dense_steps(30, EditConfig()), dense_steps(30, EditConfig(dense_steps=7))
+    ((0, 1, 5, 10, 16, 23), (0, 1, 4, 8, 13, 18, 24))
     >>> dense_steps(30, EditConfig(dense_steps=6, schedule="even"))
     (0, 5, 10, 15, 20, 25)
-    >>> dense_steps(4, EditConfig()), dense_steps(1, EditConfig())
-    ((0, 1), (0,))
+    >>> dense_steps(8, EditConfig()), dense_steps(4, EditConfig()), dense_steps(1, EditConfig())
+    ((0, 1, 4), (0, 1), (0,))
     """
     if isinstance(config.dense_steps, tuple):
         return tuple(step for step in config.dense_steps if step < count)
-    budget = config.dense_steps or max(-(-count // _SHARE), 2)
-    power = _GROWTH if config.schedule == "growing" else 1.0
-    steps: list[int] = []
-    for i in range(min(budget, count)):
-        wanted = round(count * (i / budget) ** power)
-        steps.append(max(wanted, steps[-1] + 1) if steps else 0)
-    return tuple(step for step in steps if step < count)
+    budget = min(config.dense_steps or max(-(-count // _SHARE), 3 if count > 4 else 2), count)
+    if config.schedule == "even":
+        return tuple(round(count * i / budget) for i in range(budget))
+    steps = [0]
+    for i in range(budget - 1):
+        wanted = 1 + round((count - 1) * (i / (budget - 1)) ** _GROWTH)
+        steps.append(max(wanted, steps[-1] + 1))
+    return tuple(steps)
 
 
 def forecast_terms(step: int, dense: Sequence[int], config: EditConfig) -> tuple[tuple[int, float], ...]:
     """The dense steps that a packed step reads, each with its weight.
 
+    The first step is read only before there is another: what a model does on noise alone says little about what it
+    does next (docs/quality.md).
+
     >>> forecast_terms(6, (0, 2, 5, 9), EditConfig(forecast="linear"))
     ((2, -0.333...), (5, 1.333...))
+    >>> [len(forecast_terms(step, (0, 1, 4, 9, 16), EditConfig())) for step in (2, 5, 10, 17)]
+    [1, 2, 2, 3]
     """
-    known = [other for other in dense if other <= step][-FORECASTS[config.forecast] :]
+    before = [other for other in dense if other <= step]
+    order = _ORDERS.get(config.forecast) or (3 if before[-1] == dense[-1] else 2)
+    known = (before[1:] or before)[-order:]
     return tuple(zip(known, forecast_weights(step, known), strict=True))
 
 

@@ -48,7 +48,7 @@ def test_the_example_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save_folder(parts, tmp_path / "pretrained" / "stable-diffusion-xl-base-1.0")
     monkeypatch.chdir(tmp_path)
     names = run_example("README.md")
-    assert (names["handle"].passes.dense, names["handle"].passes.packed) == (7, 23)
+    assert (names["handle"].passes.dense, names["handle"].passes.packed) == (6, 24)
     assert names["result"].size == (1024, 512) and np.isfinite(np.asarray(names["result"])).all()
 
 

@@ -18,24 +18,23 @@ configs = st.builds(
     EditConfig,
     dense_steps=st.none() | st.integers(1, 60),
     schedule=st.sampled_from(["growing", "even"]),
-    forecast=st.sampled_from(["none", "linear", "quadratic"]),
+    forecast=st.sampled_from(["none", "linear", "quadratic", "rising"]),
 )
 
 
 @given(count=st.integers(1, 60), config=configs)
 def test_a_schedule_begins_with_the_first_step_and_keeps_its_budget(count: int, config: EditConfig) -> None:
     steps = dense_steps(count, config)
-    budget = config.dense_steps or max(-(-count // 4), 2)
+    budget = config.dense_steps or max(-(-count // 5), 3 if count > 4 else 2)
     assert steps[0] == 0 and list(steps) == sorted(set(steps)) and steps[-1] < count
-    assert len(steps) <= min(budget, count)
-    assert len(steps) == min(budget, count) or config.schedule == "growing"
+    assert len(steps) == min(budget, count)
 
 
 @given(count=st.integers(8, 60), budget=st.integers(3, 12))
 def test_gaps_grow_and_none_is_far_longer_than_the_last(count: int, budget: int) -> None:
-    steps = [*dense_steps(count, EditConfig(dense_steps=budget)), count]
+    steps = [*dense_steps(count, EditConfig(dense_steps=min(budget, count))), count]
     gaps = [after - before for before, after in zip(steps, steps[1:], strict=False)]
-    assert all(gap <= 2 * count / budget + 1 for gap in gaps)
+    assert gaps[0] == 1 and all(gap <= 2 * count / budget + 1 for gap in gaps)
     assert all(after >= before - 1 for before, after in zip(gaps, gaps[1:], strict=False))
 
 
@@ -48,7 +47,7 @@ def test_a_list_is_taken_as_it_is_as_far_as_there_are_steps() -> None:
     assert EditConfig(dense_steps=[0, 3]).dense_steps == (0, 3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, (0,)), (2, (0, 1)), (4, (0, 1)), (8, (0, 3))])
+@pytest.mark.parametrize(("count", "expected"), [(1, (0,)), (2, (0, 1)), (4, (0, 1)), (5, (0, 1, 3)), (8, (0, 1, 4))])
 def test_few_steps(count: int, expected: tuple[int, ...]) -> None:
     assert dense_steps(count, EditConfig()) == expected
 
@@ -65,9 +64,25 @@ def test_forecasts_are_exact_on_polynomials_of_their_order(known: list[int], ste
 
 def test_a_forecast_reads_the_last_dense_steps_and_as_many_as_there_are() -> None:
     dense = (0, 2, 5, 9)
-    for forecast, reads in (("none", [5]), ("linear", [2, 5]), ("quadratic", [0, 2, 5])):
+    for forecast, reads in (("none", [9]), ("linear", [5, 9]), ("quadratic", [2, 5, 9]), ("rising", [2, 5, 9])):
+        assert [step for step, _ in forecast_terms(11, dense, EditConfig(forecast=forecast))] == reads
+    for forecast, reads in (("none", [5]), ("linear", [2, 5]), ("quadratic", [2, 5]), ("rising", [2, 5])):
         assert [step for step, _ in forecast_terms(7, dense, EditConfig(forecast=forecast))] == reads
-    assert forecast_terms(1, dense, EditConfig()) == ((0, 1.0),)
+
+
+def test_a_rising_forecast_is_linear_until_the_last_dense_step() -> None:
+    dense = (0, 1, 3, 6, 10)
+    rising, linear, quadratic = (EditConfig(forecast=name) for name in ("rising", "linear", "quadratic"))
+    assert forecast_terms(8, dense, rising) == forecast_terms(8, dense, linear)
+    assert forecast_terms(8, dense, rising) != forecast_terms(8, dense, quadratic)
+    assert forecast_terms(12, dense, rising) == forecast_terms(12, dense, quadratic)
+
+
+@pytest.mark.parametrize("forecast", ["none", "linear", "quadratic", "rising"])
+def test_the_first_step_is_read_only_before_there_is_another(forecast: str) -> None:
+    config = EditConfig(forecast=forecast)
+    assert forecast_terms(1, (0, 2, 5), config) == ((0, 1.0),)
+    assert forecast_terms(4, (0, 2, 5), config) == ((2, 1.0),)
 
 
 BAD: dict[str, dict[str, Any]] = {

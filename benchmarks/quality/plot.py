@@ -18,7 +18,7 @@ __all__ = ["plot"]
 
 WIDTH, HEIGHT, DPI = 9.0, 5.6, 200  # inches, and dots each of them: read at 900 pixels
 INK, GREY = "#3d405b", "0.4"
-FORECASTS = {"quadratic": "#2a6f97", "linear": "#d8973c", "none": "#b0413e"}
+FORECASTS = {"rising": "#4a7c59", "quadratic": "#2a6f97", "linear": "#d8973c", "none": "#b0413e"}
 GAPS = {"growing": ("-", "o"), "even": ("--", "s")}
 LOCKSTEP = "lockstep, dilation 0 to 4"
 

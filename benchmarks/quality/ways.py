@@ -24,12 +24,12 @@ __all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "config_o
 BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
     (5, 7, 9, 12),
     ("growing", "even"),
-    ("none", "linear", "quadratic"),
+    ("none", "linear", "quadratic", "rising"),
     (0, 2, 4),
 )
 _NAME = re.compile(
     r"(?:lockstep|temporal-(?:(?P<count>\d+) (?P<schedule>growing|even)|(?P<list>\d+(?:,\d+)+)) "
-    r"(?P<forecast>none|linear|quadratic)) d(?P<dilation>\d+)(?P<frozen> frozen)?"
+    r"(?P<forecast>none|linear|quadratic|rising)) d(?P<dilation>\d+)(?P<frozen> frozen)?"
 )
 
 
@@ -105,7 +105,7 @@ def name_of(config: sige.EditConfig) -> str:
     """A name that says everything.
 
     >>> name_of(sige.EditConfig(dense_steps=7)), name_of(sige.EditConfig(policy="lockstep", exact_statistics=False))
-    ('temporal-7 growing quadratic d1', 'lockstep d1 frozen')
+    ('temporal-7 growing rising d1', 'lockstep d1 frozen')
     """
     end = f"d{config.dilation}{'' if config.exact_statistics else ' frozen'}"
     if config.policy == "lockstep":
@@ -149,6 +149,7 @@ def catalogue(steps: int) -> list[Way]:
         for budget in BUDGETS
         for schedule in SCHEDULES
         for forecast in FORECASTS
+        if (schedule, forecast) != ("even", "rising")
     ]
     for sparse in (default, lockstep):
         ways += [Sparse(replace(sparse.config, dilation=dilation)) for dilation in DILATIONS]

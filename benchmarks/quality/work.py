@@ -1,7 +1,7 @@
 """Multiply-accumulates of an edit, attention counted: of its UNet and VAE passes, on the meta device.
 
 A pass is counted once per size, a packed one once per region; the rest is sums. Counted is what the pipelines really
-run: diffusers' inpainting pipeline of a UNet without mask channels encodes the picture and, in vain, the masked one.
+run: a UNet with the mask's channels reads the masked picture, another one the picture.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class Work:
         return total + self._encodings(lockstep) * encoder
 
     def _encodings(self, lockstep: bool) -> int:
-        """How often the encoder runs; lockstep gives the pipeline latents instead of the picture."""
+        """How often the encoder runs; lockstep encodes the picture, and a wide UNet's pipeline the masked one."""
         wide = bool(self._unet.config.in_channels != self._vae.config.latent_channels)  # with the mask's channels
-        return 2 if wide == lockstep else 1
+        return 2 if wide and lockstep else 1
 
     def _passes(self, size: Size) -> tuple[int, int, int]:
         """A dense pass each of UNet, encoder and decoder."""

@@ -176,17 +176,18 @@ def spy_on_packed(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     return seen
 
 
-WEIGHTS = {  # of the packed steps 1, 3, 6 and 7
-    "none": [[1.0], [1.0], [1.0], [1.0]],
-    "linear": [[1.0], [-0.5, 1.5], [-1.0, 2.0], [-2.0, 3.0]],
-    "quadratic": [[1.0], [-0.5, 1.5], [0.333333, -2.0, 2.666667], [1.0, -5.0, 5.0]],
+WEIGHTS = {  # of the packed steps 3, 5 and 7, after the dense 1 2, 1 2 4 and 1 2 4 6
+    "none": [[1.0], [1.0], [1.0]],
+    "linear": [[-1.0, 2.0], [-0.5, 1.5], [-0.5, 1.5]],
+    "quadratic": [[-1.0, 2.0], [1.0, -2.0, 2.0], [0.375, -1.25, 1.875]],
+    "rising": [[-1.0, 2.0], [-0.5, 1.5], [0.375, -1.25, 1.875]],
 }
 
 
 @pytest.mark.parametrize("forecast", WEIGHTS)
 def test_forecasts_read_the_recordings_with_their_weights(forecast: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job, seen = Job("XLInpaint"), spy_on_packed(monkeypatch)
-    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 2, 4, 5), forecast=forecast)) as handle:
+    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 1, 2, 4, 6), forecast=forecast)) as handle:
         with handle.edit(job.mask):
             job(num_inference_steps=8)
     assert seen == WEIGHTS[forecast]
@@ -205,7 +206,7 @@ def test_a_recording_that_nothing_reads_any_more_is_freed(monkeypatch: pytest.Mo
     monkeypatch.setattr(sige.policies.Temporal, "__call__", spy)
     with sige.enable(job.pipe, EditConfig(dense_steps=(0, 1, 2, 4, 7))) as handle, handle.edit(job.mask):
         job()
-    assert alive == [1, 2, 3, 2, 3, 3, 0, 0]  # 3 reads 0 1 2; 5 and 6 read 1 2 4; the last step is read by none
+    assert alive == [0, 1, 2, 1, 2, 2, 0, 0]  # 3 reads 1 2; 5 and 6 read 2 4; the first and the last are read by none
 
 
 # ---- one call after another, and calls that end early ----------------------------------------------------------------

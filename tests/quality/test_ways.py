@@ -16,16 +16,16 @@ def test_a_name_says_the_whole_configuration() -> None:
     for way in catalogue(30):
         if isinstance(way, Sparse):
             assert config_of(way.name) == way.config and name_of(way.config) == way.name
-    assert name_of(EditConfig(dense_steps=(0, 3, 9), dilation=0)) == "temporal-0,3,9 quadratic d0"
-    assert config_of("temporal-0,3,9 quadratic d0") == EditConfig(dense_steps=(0, 3, 9), dilation=0)
+    assert name_of(EditConfig(dense_steps=(0, 3, 9), dilation=0)) == "temporal-0,3,9 rising d0"
+    assert config_of("temporal-0,3,9 rising d0") == EditConfig(dense_steps=(0, 3, 9), dilation=0)
     assert config_of("other seed") is config_of("temporal-7") is None
 
 
 def test_the_catalogue_is_the_full_product_and_more() -> None:
     names = [way.name for way in catalogue(30)]
-    assert len(set(names)) == len(names) == 36
-    assert sum(name.startswith("temporal") and name.endswith(" d1") for name in names) == 24 + 1
-    assert names[0] == default_way(30).name == "temporal-8 growing quadratic d1"
+    assert len(set(names)) == len(names) == 40
+    assert sum(name.startswith("temporal") and name.endswith(" d1") for name in names) == 28 + 1
+    assert names[0] == default_way(30).name == "temporal-6 growing rising d1"
     assert {"other seed", "crop and stitch", "lockstep d0", "lockstep d4", "lockstep d1 frozen"} <= set(names)
 
 
@@ -34,7 +34,7 @@ def test_rows_are_chosen_by_pattern_or_by_a_full_name() -> None:
         return [way.name for way in select(patterns, 30)]
 
     assert chosen("lockstep*", "lockstep d1") == [f"lockstep {end}" for end in ("d1", "d0", "d2", "d4", "d1 frozen")]
-    assert len(chosen("temporal-7 *")) == 6 and len(chosen("*")) == 36
+    assert len(chosen("temporal-7 *")) == 7 and len(chosen("*")) == 40
     assert chosen("temporal-30 growing none d1") == ["temporal-30 growing none d1"]
     with pytest.raises(InputError, match="'temporal-7' fits no row"):
         chosen("temporal-7")

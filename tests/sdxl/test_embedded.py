@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import json
 import logging
 import re
 import shutil
@@ -230,6 +231,23 @@ def test_what_cannot_be_the_embedded_model_is_refused(
     assert embed_into(base) == 2
     assert re.search(r"would have [\d,]+ bytes, of at most", capsys.readouterr().err)
     assert not list((tmp_path / "embedded").iterdir())
+
+
+def test_words_may_be_written_with_other_spaces_and_settings(
+    embed_into: Callable[..., int], stand_in: Path, tmp_path: Path
+) -> None:
+    assert embed_into(stand_in / FILES["sdxl-base"]) == 0
+    other = tmp_path / "other"
+    shutil.copytree(stand_in, other)
+    vocab, merges = other / "tokenizer" / "vocab.json", other / "tokenizer" / "merges.txt"
+    vocab.write_text(json.dumps(json.loads(vocab.read_text()), indent=1))
+    merges.write_text(merges.read_text().rstrip() + "\n")
+    config = other / "tokenizer" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"padding_side": "right"}))
+    before = {path: path.read_bytes() for path in (tmp_path / "embedded").glob("tokenizer*/*")}
+    assert embed_into(other / FILES["sdxl-inpaint"]) == 0
+    assert (tmp_path / "embedded" / FILES["sdxl-inpaint"]).is_file()
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_two_files_with_other_words_do_not_go_together(
