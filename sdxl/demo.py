@@ -151,7 +151,7 @@ def _unet(example: Example, sampling: Sampling) -> Any:
 
 
 def _region(example: Example) -> Region:
-    region = example.pictures.region(SPARSE.dilation)
+    region = example.pictures.region(SPARSE.dilates_by)
     assert region is not None  # every example has an edit
     return region
 

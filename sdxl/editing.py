@@ -65,7 +65,7 @@ def edit(
         config = None  # there is nothing to take from a recording
     padded = _padded(image)
     cells = latent_cells(pad_mask(alpha))
-    region = sige.Region.from_mask(cells, dilation=config.dilation if config else 0)
+    region = sige.Region.from_mask(cells, dilation=config.dilates_by if config else 0)
     picture = {"image": padded, "mask_image": Image.fromarray(cells.astype(np.uint8) * 255)}
     size = (padded.height, padded.width)
     run = _Run(pipe, "inpainting", sampling, config, region, size, refiner)
@@ -97,7 +97,7 @@ def sdedit(
             raise InputError(f"the edited picture is {edited.size}, expected the original's size, {original.size}")
         before = _padded(original)
         region = sige.Region.from_images(
-            np.asarray(before.convert("RGB")), np.asarray(padded.convert("RGB")), dilation=config.dilation
+            np.asarray(before.convert("RGB")), np.asarray(padded.convert("RGB")), dilation=config.dilates_by
         )
         if not region.ratio(*size):
             raise InputError("the original and the edited picture are the same: there is nothing to edit")

@@ -183,7 +183,7 @@ def _add_sparse(parser: _Parser) -> None:
     add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: a fifth)")
     add("--schedule", help="the gaps between dense steps: growing (default), even")
     add("--forecast", help="of what the steps between read: none, linear, quadratic, rising (default)")
-    add("--dilation", **WHOLE, help="positions to widen the edit by (default: 1)")
+    add("--dilation", **WHOLE, help="positions to widen the edit by (default: 0; lockstep and profiles 1)")
 
 
 def _add_weights(parser: _Parser) -> None:

@@ -69,7 +69,7 @@ class _Job:
     def _find_region(self) -> Region | None:
         if self.config is None:
             return None
-        region = _given(self.inputs.region(self.config.dilation))
+        region = _given(self.inputs.region(self.config.dilates_by))
         if not region.ratio(*region.image_size):
             raise InputError("--edited_img is the same picture as --init_img: there is nothing to recompute")
         return region

@@ -32,14 +32,14 @@ class EditConfig:
     schedule: str = "growing"  # the gaps between dense steps: growing, or even
     forecast: str = "rising"  # none: the last recording as it is; linear from two, quadratic from three;
     #                           rising: linear, and quadratic after the last dense step
-    dilation: int = 1  # of a region that is made from a mask
+    dilation: int | None = None  # of a region that is made from a mask; None: 0, in lockstep 1
     exact_statistics: bool = True  # False freezes GroupNorm's statistics, for comparison
 
     def __post_init__(self) -> None:
         _one_of("policy", self.policy, POLICIES)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("forecast", self.forecast, FORECASTS)
-        if not _is_count(self.dilation, 0):
+        if self.dilation is not None and not _is_count(self.dilation, 0):
             raise ConfigError(f"dilation: got {self.dilation!r}, expected an integer of at least 0")
         steps = self.dense_steps
         if isinstance(steps, list):
@@ -48,6 +48,15 @@ class EditConfig:
             raise ConfigError(f"dense_steps: got {steps!r}, expected how many (at least 1) or a list of step numbers")
         if isinstance(self.dense_steps, tuple):
             self._check_list(self.dense_steps)
+
+    @property
+    def dilates_by(self) -> int:
+        """Positions that a mask grows by. Temporal's recordings are the edit's own, so what lies around fits already.
+
+        >>> EditConfig().dilates_by, EditConfig(policy="lockstep").dilates_by, EditConfig(dilation=2).dilates_by
+        (0, 1, 2)
+        """
+        return (1 if self.policy == "lockstep" else 0) if self.dilation is None else self.dilation
 
     @staticmethod
     def _check_list(steps: tuple[int, ...]) -> None:

@@ -285,7 +285,7 @@ def _as_region(region: Any, config: EditConfig | None) -> Region:
         raise RegionError(
             f"edit: got {type(region).__name__}, expected a sige.Region: make one with sige.Region.from_mask(mask)"
         )
-    return Region.from_mask(region, dilation=config.dilation)
+    return Region.from_mask(region, dilation=config.dilates_by)
 
 
 def _state(root: nn.Module) -> list[object]:

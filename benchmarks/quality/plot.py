@@ -57,7 +57,7 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
 
 
 def _sorted_out(summaries: dict[str, Summary]) -> tuple[dict[str, list[Point]], list[Point]]:
-    """Temporal rows of dilation 1 make lines over their budgets, lockstep one over its dilations; the rest is points.
+    """Temporal rows of the default dilation make lines over their budgets, lockstep one over its dilations; the rest is points.
 
     Temporal rows of another dilation, or with frozen statistics, would lie over each other: they are in the table.
     """
@@ -68,10 +68,10 @@ def _sorted_out(summaries: dict[str, Summary]) -> tuple[dict[str, list[Point]], 
         if config is None:
             points.append(Point(*at, "another seed" if name == OtherSeed().name else name))
         elif config.policy == "lockstep" and config.exact_statistics:
-            lines[LOCKSTEP].append(Point(*at, f"d{config.dilation}"))
+            lines[LOCKSTEP].append(Point(*at, f"d{config.dilates_by}"))
         elif config.policy == "lockstep":
             points.append(Point(*at, name))
-        elif name.endswith(" d1") and isinstance(config.dense_steps, int):
+        elif name.endswith(f" d{sige.EditConfig().dilates_by}") and isinstance(config.dense_steps, int):
             lines[_title(config)].append(Point(*at, str(config.dense_steps)))
     return lines, points
 

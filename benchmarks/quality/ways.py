@@ -25,7 +25,7 @@ BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
     (5, 7, 9, 12),
     ("growing", "even"),
     ("none", "linear", "quadratic", "rising"),
-    (0, 2, 4),
+    (0, 1, 2, 4),
 )
 _NAME = re.compile(
     r"(?:lockstep|temporal-(?:(?P<count>\d+) (?P<schedule>growing|even)|(?P<list>\d+(?:,\d+)+)) "
@@ -105,9 +105,9 @@ def name_of(config: sige.EditConfig) -> str:
     """A name that says everything.
 
     >>> name_of(sige.EditConfig(dense_steps=7)), name_of(sige.EditConfig(policy="lockstep", exact_statistics=False))
-    ('temporal-7 growing rising d1', 'lockstep d1 frozen')
+    ('temporal-7 growing rising d0', 'lockstep d1 frozen')
     """
-    end = f"d{config.dilation}{'' if config.exact_statistics else ' frozen'}"
+    end = f"d{config.dilates_by}{'' if config.exact_statistics else ' frozen'}"
     if config.policy == "lockstep":
         return f"lockstep {end}"
     if isinstance(config.dense_steps, tuple):
@@ -135,17 +135,17 @@ def config_of(name: str) -> sige.EditConfig | None:
 
 
 def default_way(steps: int) -> Sparse:
-    """What `sige.EditConfig()` does with that many steps, its budget said in a number."""
+    """What `sige.EditConfig()` does with that many steps, its budget and dilation said in numbers."""
     default = sige.EditConfig()
-    return Sparse(replace(default, dense_steps=len(dense_steps(steps, default))))
+    return Sparse(replace(default, dense_steps=len(dense_steps(steps, default)), dilation=default.dilates_by))
 
 
 def catalogue(steps: int) -> list[Way]:
     """Every row of the full table, those first that a short sitting should have."""
-    default, lockstep = default_way(steps), Sparse(sige.EditConfig(policy="lockstep"))
+    default, lockstep = default_way(steps), Sparse(sige.EditConfig(policy="lockstep", dilation=1))
     ways: list[Way] = [default, lockstep, OtherSeed(), Crop()]
     ways += [
-        Sparse(sige.EditConfig(dense_steps=budget, schedule=schedule, forecast=forecast))
+        Sparse(replace(default.config, dense_steps=budget, schedule=schedule, forecast=forecast))
         for budget in BUDGETS
         for schedule in SCHEDULES
         for forecast in FORECASTS

@@ -61,7 +61,7 @@ class Work:
 
     def sparse(self, mask: Mask, config: sige.EditConfig) -> int:  # [H, W]
         """A sparse edit; in lockstep the original is decoded dense, and the result packed on it."""
-        region, key = region_of(mask, config.dilation), (mask.tobytes(), config.dilation)
+        region, key = region_of(mask, config.dilates_by), (mask.tobytes(), config.dilates_by)
         unet, encoder, decoder = self._passes(self.size)
         dense, packed = unet_passes(config, region, self.steps)
         total = dense * unet + decoder

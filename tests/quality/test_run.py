@@ -22,7 +22,7 @@ from sdxl.pipelines import make_pipeline
 from sdxl.tiny import tiny_weights
 
 SIDE, STEPS = 64, 4
-ALL_DENSE = "temporal-4 growing rising d1"
+ALL_DENSE = "temporal-4 growing rising d0"
 ROWS = ["temporal-2 growing none d1", "lockstep d1", "other seed", "crop and stitch", ALL_DENSE]
 FLAGS = ["--weights", "tiny", "--edits", "2", "--side", str(SIDE), "--steps", str(STEPS), "--rows"]
 
@@ -126,8 +126,8 @@ def test_plot_tables_and_pictures_show_the_rows(out: Path) -> None:
         assert plot.width == 1800
     with pytest.raises(SystemExit):  # the default setting is not among the rows
         run(out, ["lockstep d1"], "--pictures", str(out))
-    run(out, ["temporal-2 growing rising d1"], "--pictures", str(out))
-    with Image.open(out / "temporal-2-growing-rising-d1.png") as sheet:
+    run(out, ["temporal-2 growing rising d0"], "--pictures", str(out))
+    with Image.open(out / "temporal-2-growing-rising-d0.png") as sheet:
         assert sheet.width == 4 * SIDE + 5 * 16 and sheet.height > 3 * SIDE
 
 

@@ -24,8 +24,8 @@ def test_a_name_says_the_whole_configuration() -> None:
 def test_the_catalogue_is_the_full_product_and_more() -> None:
     names = [way.name for way in catalogue(30)]
     assert len(set(names)) == len(names) == 40
-    assert sum(name.startswith("temporal") and name.endswith(" d1") for name in names) == 28 + 1
-    assert names[0] == default_way(30).name == "temporal-6 growing rising d1"
+    assert sum(name.startswith("temporal") and name.endswith(" d0") for name in names) == 28 + 1
+    assert names[0] == default_way(30).name == "temporal-6 growing rising d0"
     assert {"other seed", "crop and stitch", "lockstep d0", "lockstep d4", "lockstep d1 frozen"} <= set(names)
 
 
