@@ -57,7 +57,7 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
 
 
 def _sorted_out(summaries: dict[str, Summary]) -> tuple[dict[str, list[Point]], list[Point]]:
-    """Temporal rows of the default dilation make lines over their budgets, lockstep one over its dilations; the rest is points.
+    """Temporal rows of the default dilation are lines over budgets, lockstep is one over dilations; the rest is points.
 
     Temporal rows of another dilation, or with frozen statistics, would lie over each other: they are in the table.
     """

@@ -161,6 +161,23 @@ def test_nothing_active_keeps_the_forecast() -> None:
     assert handle.passes.packed > 0
 
 
+@pytest.mark.parametrize(
+    ("policy", "dilation", "by"), [("temporal", None, 0), ("lockstep", None, 1), ("temporal", 2, 2)]
+)
+def test_a_mask_grows_as_far_as_the_policy_says(
+    policy: str, dilation: int | None, by: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, grown = Job("XLInpaint"), []
+    from_mask = Region.from_mask
+    monkeypatch.setattr(
+        Region, "from_mask", lambda mask, *, dilation: grown.append(dilation) or from_mask(mask, dilation=dilation)
+    )
+    config = EditConfig(policy=policy, dilation=dilation)
+    with sige.enable(job.pipe, config) as handle, handle.edit(job.mask, original=torch.zeros(1, 4, 8, 8)):
+        pass
+    assert grown == [by]
+
+
 def spy_on_packed(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     """The weights of every blend that a packed pass reads."""
     from sige.passes import Packing
