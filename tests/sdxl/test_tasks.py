@@ -169,7 +169,7 @@ def test_tiny_needs_no_weights(
         ([*INPAINT, *SIGE], ["--dense_steps", "0,1,5"]),
         ([*INPAINT, *SIGE, "--dense_steps", "3"], ["--schedule", "even"]),
         ([*INPAINT, *SIGE, "--dense_steps", "3"], ["--forecast", "none"]),
-        ([*INPAINT, *SIGE], ["--dilation", "0"]),
+        ([*INPAINT, *SIGE], ["--dilation", "2"]),
         (SDEDIT, ["--edited_img", "other.png"]),
         (SDEDIT, ["--strength", "0.4"]),
         ([*SDEDIT, *BESIDE], ["--run_type", "sige"]),
