@@ -28,7 +28,7 @@ class EditConfig:
     """
 
     policy: str = "temporal"
-    dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: a fifth of the steps, at least three
+    dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: a fifth, at least 3 (2 of up to 4)
     schedule: str = "growing"  # the gaps between dense steps: growing, or even
     forecast: str = "rising"  # none: the last recording as it is; linear from two, quadratic from three;
     #                           rising: linear, and quadratic after the last dense step
