@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from sdxl.cli import main
+        from sdxl.commands.main import main
 
         raise SystemExit(main())
     except ModuleNotFoundError as missing:

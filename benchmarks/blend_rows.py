@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, LEVELS, rectangle
 from sige import Geometry, gather_map
+from sige.dtypes import named_dtype
 from sige.ops import blend_rows
 
 QUADRATIC = (3.0, -3.0, 1.0)  # a forecast from three recordings, one step on
@@ -27,7 +28,7 @@ def _measure_level(shape: tuple[int, int, int], dtype: str, options: Options) ->
     halo = gather_map(rectangle(height, width, 0.12), Geometry.conv3x3(), height, width).halo
     index = torch.tensor(halo, device=options.device)
     recorded = [
-        torch.randn(BATCH, height * width, channels, device=options.device).to(DTYPES[dtype]) for _ in QUADRATIC
+        torch.randn(BATCH, height * width, channels, device=options.device).to(named_dtype(dtype)) for _ in QUADRATIC
     ]
 
     def select_and_add() -> None:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, rectangle
 from sige import row_map
+from sige.dtypes import named_dtype
 from sige.ops import ATTENTION_BLOCK, block_attention
 
 SHAPES = ((32, 64, 10, 64), (16, 32, 20, 64), (64, 64, 10, 64), (64, 128, 1, 512))  # H, W, heads, head size
@@ -33,7 +34,7 @@ def _measure_shape(shape: tuple[int, int, int, int], dtype: str, options: Option
     index = torch.tensor(row_map(region, height, width), device=options.device)
 
     def random(rows: int) -> Tensor:  # [B, rows, Hd, D]
-        return torch.randn(BATCH, rows, heads, size, device=options.device).to(DTYPES[dtype])
+        return torch.randn(BATCH, rows, heads, size, device=options.device).to(named_dtype(dtype))
 
     query, key, value = (random(len(active)) for _ in range(3))
     recorded_key, recorded_value = (random(height * width) for _ in range(2))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.measure import ROOT, Row, machine, print_table, write_json
+from benchmarks.harness import ROOT, Row, machine, print_table, write_json
 
 
 def cold_install(clone: Path, target: Path, cuda: bool) -> Row:

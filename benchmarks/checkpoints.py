@@ -22,14 +22,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.measure import ROOT, Row, machine, print_table, write_json
+from benchmarks.harness import ROOT, Row, machine, print_table, write_json
 from sdxl.checkpoint.configs import KINDS, load_shapes
 from sdxl.checkpoint.header import read_header
 from sdxl.checkpoint.keys import PREFIXES, make_entries
 from sdxl.checkpoint.kinds import family
 from sdxl.checkpoint.models import build_parts
 from sdxl.checkpoint.tensors import Written, file_bytes, write_tensors
-from sdxl.files import check_free_space
+from sige.files import check_free_space
 
 BLOCK = 4 << 20  # random values, over and over: what they are makes no difference to reading
 CHILD = """
@@ -42,9 +42,9 @@ before, start = peak(), time.perf_counter()
 print(json.dumps({{"seconds": time.perf_counter() - start, "rss": peak(), "added": peak() - before}}))
 """
 TASKS = {
-    "inspect": ("from sdxl.inspect import describe", "describe({source!r})"),
+    "inspect": ("from sdxl.commands.inspect import describe", "describe({source!r})"),
     "convert to fp32": (
-        "from sdxl.convert import convert",
+        "from sdxl.commands.convert import convert",
         "convert({source!r}, {target!r}, progress=False, force=True)",
     ),
     "load as fp16": (

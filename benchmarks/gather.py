@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, LEVELS, level
+from sige.dtypes import named_dtype
 from sige.ops import gather
 
 RATIOS = (0.12, 1.0)
@@ -31,7 +32,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def _measure_level(shape: tuple[int, int, int], ratio: float, dtype: str, options: Options) -> Row:
-    at = level(*shape, ratio, DTYPES[dtype], options.device)
+    at = level(*shape, ratio, named_dtype(dtype), options.device)
     scale, shift = (torch.randn(BATCH, at.channels, device=options.device) for _ in range(2))
     out_elements = BATCH * at.index.numel() * at.channels
     moved = (at.packed.numel() + at.halo.numel() + out_elements) * at.packed.element_size() + at.index.nbytes

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import machine, print_table, write_json
-from sige.gather_map import GatherMap, Geometry, gather_map
+from benchmarks.harness import machine, print_table, write_json
+from sige.geometry import GatherMap, Geometry, gather_map
 from sige.region import BoolArray, Region
 
 BUDGET_MS = 50  # for the masks of about 10 %

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, LEVELS, rectangle
+from sige.dtypes import named_dtype
 from sige.ops import group_stats, update_group_stats
 
 GROUPS = 32
@@ -24,8 +25,8 @@ def _measure_level(shape: tuple[int, int, int], dtype: str, options: Options) ->
     channels, height, width = shape
     region = rectangle(height, width, 0.12)
     index = torch.tensor(region.index(height, width), device=options.device)
-    rows = torch.randn(BATCH, height * width, channels, device=options.device).to(DTYPES[dtype])
-    packed = torch.randn(BATCH, len(index), channels, device=options.device).to(DTYPES[dtype])
+    rows = torch.randn(BATCH, height * width, channels, device=options.device).to(named_dtype(dtype))
+    packed = torch.randn(BATCH, len(index), channels, device=options.device).to(named_dtype(dtype))
     stats = group_stats(rows, GROUPS)
     timings = interleaved(
         {

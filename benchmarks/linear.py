@@ -12,7 +12,8 @@ from itertools import cycle
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
+from sige.dtypes import named_dtype
 from sige.ops import linear
 
 SHAPES = ((1280, 1280), (1280, 10240), (5120, 1280), (640, 640), (640, 5120), (2560, 640))  # C, C_out
@@ -30,10 +31,10 @@ def measure(options: Options) -> list[Row]:
 
 
 def _measure_shape(c: int, c_out: int, count: int, dtype: str, options: Options) -> Row:
-    rows = torch.randn(1, count, c, device=options.device, dtype=DTYPES[dtype])
-    bias = torch.randn(c_out, device=options.device, dtype=DTYPES[dtype])
+    rows = torch.randn(1, count, c, device=options.device, dtype=named_dtype(dtype))
+    bias = torch.randn(c_out, device=options.device, dtype=named_dtype(dtype))
     copies = max(COLD_BYTES // (c * c_out * rows.element_size()), 1) + 1
-    weights = torch.randn(copies, c_out, c, device=options.device, dtype=DTYPES[dtype])
+    weights = torch.randn(copies, c_out, c, device=options.device, dtype=named_dtype(dtype))
     first, second = cycle(weights), cycle(weights)
     timings = interleaved(
         {"F.linear": lambda: F.linear(rows, next(first), bias), "op": lambda: linear(rows, next(second), bias)},

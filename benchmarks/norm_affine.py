@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, LEVELS, rectangle
+from sige.dtypes import named_dtype
 from sige.ops import group_stats, norm_affine, update_group_stats
 from sige.ops.moments import blend_stats, scale_and_shift
 
@@ -34,7 +35,7 @@ def _measure_level(shape: tuple[int, int, int], blend: tuple[float, ...], dtype:
     groups = min(32, channels // 4)
 
     def random(*size: int) -> Tensor:
-        return torch.randn(size, device=options.device).to(DTYPES[dtype])
+        return torch.randn(size, device=options.device).to(named_dtype(dtype))
 
     index = torch.tensor(rectangle(height, width, 0.12).index(height, width), device=options.device)
     recorded = [random(BATCH, height * width, channels) for _ in blend]

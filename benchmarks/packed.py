@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 import sige
-from benchmarks.measure import DTYPES, Row, machine, print_table, write_json
+from benchmarks.harness import Row, machine, print_table, write_json
+from sige.dtypes import DTYPE_NAMES, named_dtype
 from sige.profiling import Candidate, Subject, build, count_passes, interleaved, peak_bytes
 
 SIZE = (512, 1024)
@@ -265,7 +266,7 @@ def _dilated_level(mask: np.ndarray, positions: dict[tuple[int, int], int], heig
 
 
 def subject_of(name: str, options: argparse.Namespace) -> Subject:
-    return build(name, SIZE, device="cpu", dtype=DTYPES[options.dtype])
+    return build(name, SIZE, device="cpu", dtype=named_dtype(options.dtype))
 
 
 TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy, levels, profile)}
@@ -276,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("table", choices=TABLES, help="which table to make")
     parser.add_argument("--runs", type=int, default=5, help="counted runs per figure, after one to warm up")
-    parser.add_argument("--dtype", default="fp32", choices=DTYPES)
+    parser.add_argument("--dtype", default="fp32", choices=DTYPE_NAMES)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
     options = parser.parse_args()
     facts = machine()

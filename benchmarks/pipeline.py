@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 import sige
-from benchmarks.measure import DTYPES, Row, machine, print_table, write_json
+from benchmarks.harness import Row, machine, print_table, write_json
 from benchmarks.packed import SIZE, rectangle
+from sige.dtypes import DTYPE_NAMES, named_dtype
 from sige.profiling import build, count_passes, peak_bytes
 
 DENSE = "dense"
@@ -135,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rows", nargs="+", default=[DENSE, "temporal-7", "temporal-9", "lockstep"])
-    parser.add_argument("--dtype", default="fp32", choices=DTYPES)
+    parser.add_argument("--dtype", default="fp32", choices=DTYPE_NAMES)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
     options = parser.parse_args()
     facts = machine()
@@ -143,7 +144,7 @@ def main() -> None:
     settings = {"steps": options.steps, "dtype": options.dtype, "size": SIZE, "mask": "11.6 % rectangle"}
     rows: list[Row] = []
     for name in options.rows:
-        rows = with_work([*rows, measure(name, options.steps, DTYPES[options.dtype])])
+        rows = with_work([*rows, measure(name, options.steps, named_dtype(options.dtype))])
         print_table([{key: value for key, value in row.items() if key != "steps"} for row in rows])
         if options.json:  # after each row: a row takes minutes
             write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})

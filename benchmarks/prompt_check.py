@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from sdxl.training.draw import draw
-from sdxl.training.scenes import COLOURS, PLACES, THINGS, Scene
+from sdxl.scenes.draw import draw
+from sdxl.scenes.scene import COLOURS, PLACES, THINGS, Scene
 
 __all__ = ["ASKED", "Seen", "connected", "find", "lab", "look", "matches"]
 

@@ -21,17 +21,18 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.measure import Row, machine, print_table, write_json
+from benchmarks.harness import Row, machine, print_table, write_json
 from benchmarks.prompt_check import ASKED, Seen, look, matches
+from sdxl.checkpoint.embedded import embedded_weights
 from sdxl.checkpoint.load import Parts, load
-from sdxl.embedded import embedded_weights
 from sdxl.errors import InputError
-from sdxl.panels import Panel, sheet
-from sdxl.panels import Row as PanelRow
-from sdxl.pipelines import make_pipeline
-from sdxl.training.draw import draw
-from sdxl.training.pictures import HELD_OUT, as_pixels, scene_at
-from sdxl.training.scenes import Scene, caption
+from sdxl.pictures.panels import Panel, sheet
+from sdxl.pictures.panels import Row as PanelRow
+from sdxl.pipelines.load import make_pipeline
+from sdxl.scenes.draw import draw
+from sdxl.scenes.numbered import HELD_OUT, scene_at
+from sdxl.scenes.scene import Scene, caption
+from sdxl.training.pictures import as_pixels
 
 BATCH = 10
 COLUMNS, SHOWN = 4, 16  # of the grid

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, rectangle
+from sige.dtypes import named_dtype
 from sige.ops import scatter
 
 SHAPES = ((4, 64, 128), (3, 512, 1024), (320, 64, 128))  # the UNet's output, the decoder's, an inner level
@@ -29,8 +30,8 @@ def _measure_shape(
     channels, height, width = shape
     region = rectangle(height, width, 0.12)
     index = torch.tensor(region.index(height, width), device=options.device)
-    dense = torch.zeros(BATCH, *shape, device=options.device, dtype=DTYPES[dtype]).to(memory_format=memory_format)
-    packed = torch.randn(BATCH, len(index), channels, device=options.device, dtype=DTYPES[dtype])
+    dense = torch.zeros(BATCH, *shape, device=options.device, dtype=named_dtype(dtype)).to(memory_format=memory_format)
+    packed = torch.randn(BATCH, len(index), channels, device=options.device, dtype=named_dtype(dtype))
     y, x = index.long() // width, index.long() % width
 
     def assign() -> None:

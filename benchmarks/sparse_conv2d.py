@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import DTYPES, Options, Row, interleaved, run
+from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, LEVELS, Level, level
+from sige.dtypes import named_dtype
 from sige.ops import flatten_weight, sparse_conv2d
 
 RATIOS = (0.01, 0.05, 0.12, 0.30, 1.0)
@@ -23,14 +24,14 @@ def measure(options: Options) -> list[Row]:
     for dtype in options.dtypes:
         for shape in LEVELS:
             for ratio in RATIOS:
-                rows.append(_measure_level(level(*shape, ratio, DTYPES[dtype], options.device), dtype, options))
+                rows.append(_measure_level(level(*shape, ratio, named_dtype(dtype), options.device), dtype, options))
     return rows
 
 
 def _measure_level(at: Level, dtype: str, options: Options) -> Row:
     c, device = at.channels, options.device
-    weight = torch.randn(c, c, 3, 3, device=device, dtype=DTYPES[dtype]) * (9 * c) ** -0.5
-    bias = torch.randn(c, device=device, dtype=DTYPES[dtype])
+    weight = torch.randn(c, c, 3, 3, device=device, dtype=named_dtype(dtype)) * (9 * c) ** -0.5
+    bias = torch.randn(c, device=device, dtype=named_dtype(dtype))
     flat, residual = flatten_weight(weight), torch.randn_like(at.packed)
     scale, shift = (torch.randn(BATCH, c, device=device) for _ in range(2))
     weight_last, dense_first = weight.to(memory_format=torch.channels_last), at.dense.contiguous()

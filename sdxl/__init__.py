@@ -9,13 +9,13 @@ _HOMES = {  # loaded when first asked for: diffusers takes seconds to import
     "CheckpointError": "sdxl.errors",
     "InputError": "sdxl.errors",
     "SdxlError": "sdxl.errors",
-    "Sampling": "sdxl.editing",
-    "edit": "sdxl.editing",
-    "img2img": "sdxl.editing",
-    "load_pipeline": "sdxl.pipelines",
-    "make_pipeline": "sdxl.pipelines",
-    "sdedit": "sdxl.editing",
-    "text2img": "sdxl.editing",
+    "Sampling": "sdxl.edits.edit",
+    "edit": "sdxl.edits.edit",
+    "img2img": "sdxl.edits.edit",
+    "load_pipeline": "sdxl.pipelines.load",
+    "make_pipeline": "sdxl.pipelines.load",
+    "sdedit": "sdxl.edits.edit",
+    "text2img": "sdxl.edits.edit",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -1,9 +1,11 @@
 """The mistakes a user of the application can make: each message is one sentence that says what to do."""
 
+from sige.errors import SigeError
+
 __all__ = ["CheckpointError", "InputError", "SdxlError"]
 
 
-class SdxlError(Exception):
+class SdxlError(SigeError):
     """Base of every error that the application raises on purpose."""
 
 

@@ -1,16 +1,52 @@
 """SIGE: local image edits with diffusion models, recomputing only the region that an edit touches."""
 
-from sige import ops
-from sige.config import EditConfig
-from sige.editing import Handle, enable, handle_of
-from sige.errors import ConfigError, GeometryError, OpError, RecordingError, RegionError, SigeError, UnsupportedError
-from sige.gather_map import GatherMap, Geometry, gather_map, row_map
-from sige.recording import Recording
-from sige.region import Region
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` imports what is asked for
+    from sige import ops
+    from sige.config import EditConfig
+    from sige.editing import Handle, enable, handle_of
+    from sige.errors import (
+        ConfigError,
+        GeometryError,
+        OpError,
+        OutputError,
+        RecordingError,
+        RegionError,
+        SigeError,
+        UnsupportedError,
+    )
+    from sige.geometry import GatherMap, Geometry, gather_map, row_map
+    from sige.recording import Recording
+    from sige.region import Region
 
 __version__ = "0.1.0"
 
-__all__ = [
+_HOMES = {  # loaded when first asked for: torch takes a second to import
+    **dict.fromkeys(
+        (
+            "ConfigError",
+            "GeometryError",
+            "OpError",
+            "OutputError",
+            "RecordingError",
+            "RegionError",
+            "SigeError",
+            "UnsupportedError",
+        ),
+        "sige.errors",
+    ),
+    **dict.fromkeys(("GatherMap", "Geometry", "gather_map", "row_map"), "sige.geometry"),
+    **dict.fromkeys(("Handle", "enable", "handle_of"), "sige.editing"),
+    "EditConfig": "sige.config",
+    "Recording": "sige.recording",
+    "Region": "sige.region",
+}
+
+__all__ = [  # noqa: F822
     "ConfigError",
     "EditConfig",
     "GatherMap",
@@ -18,6 +54,7 @@ __all__ = [
     "GeometryError",
     "Handle",
     "OpError",
+    "OutputError",
     "Recording",
     "RecordingError",
     "Region",
@@ -31,3 +68,11 @@ __all__ = [
     "ops",
     "row_map",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return importlib.import_module("sige.ops")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sige' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,6 +1,15 @@
 """The errors a user of the engine can meet: each message names what, got, expected and what to do."""
 
-__all__ = ["ConfigError", "GeometryError", "OpError", "RecordingError", "RegionError", "SigeError", "UnsupportedError"]
+__all__ = [
+    "ConfigError",
+    "GeometryError",
+    "OpError",
+    "OutputError",
+    "RecordingError",
+    "RegionError",
+    "SigeError",
+    "UnsupportedError",
+]
 
 
 class SigeError(Exception):
@@ -9,6 +18,10 @@ class SigeError(Exception):
 
 class ConfigError(SigeError, ValueError):
     """A setting that does not exist, or does not fit what is enabled."""
+
+
+class OutputError(SigeError, ValueError):
+    """A file that cannot be written where the user wants it."""
 
 
 class RegionError(SigeError, ValueError):

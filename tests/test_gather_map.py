@@ -14,10 +14,10 @@ from hypothesis.extra.numpy import arrays
 from torch.nn.functional import conv2d, interpolate, pad
 
 from sige.errors import GeometryError, RegionError, SigeError
-from sige.gather_map import Geometry, gather_map, row_map
+from sige.geometry import Geometry, gather_map, row_map
 from sige.region import Region
 
-MODULE = importlib.import_module("sige.gather_map")  # the package has a function of this name
+MODULE = importlib.import_module("sige.geometry")  # the package has a function of this name
 
 NAMED = {
     "conv1x1": Geometry.conv1x1(),

@@ -38,8 +38,8 @@ from sige.profiling import (
     measure_macs,
     peak_bytes,
 )
+from sige.profiling import compare as measure_module
 from sige.profiling import macs as macs_module
-from sige.profiling import measure as measure_module
 from sige.profiling.__main__ import main
 
 SIZE = (64, 96)

@@ -39,8 +39,8 @@ def test_the_example_of_the_engine_changes_the_region_only(tmp_path: Path, monke
 
 def test_the_example_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sdxl.checkpoint.load import load
-    from sdxl.export import save_folder
-    from sdxl.tiny import tiny_weights
+    from sdxl.checkpoint.tiny import tiny_weights
+    from sdxl.commands.export import save_folder
 
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "assets").symlink_to(ROOT / "assets")
@@ -62,7 +62,7 @@ def test_links_and_targets_exist() -> None:
 
 def test_commands_exist() -> None:
     """Every flag of every `run.py` line is one that the parser knows."""
-    from sdxl.flags import parse
+    from sdxl.commands.flags import parse
 
     lines = [line for line in README.splitlines() if line.startswith("python run.py")]
     before = os.getcwd()

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from sdxl.checkpoint.commands import Parser, run
+from sdxl.checkpoint.embedded import EMBEDDED, FILES
 from sdxl.checkpoint.load import Parts, load
-from sdxl.embedded import EMBEDDED, FILES
+from sdxl.commands.export import save_single_file
+from sdxl.commands.parser import Parser, run
 from sdxl.errors import CheckpointError, InputError
-from sdxl.export import save_single_file
 
 KINDS = {"base": "sdxl-base", "inpaint": "sdxl-inpaint"}
 LIMIT = 20_000_000  # bytes of the folder: it is in the repository and in every installation

@@ -13,17 +13,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import machine, print_table
+from benchmarks.harness import machine, print_table
+from benchmarks.quality.bench import Bench, settings_of
 from benchmarks.quality.edits import held_out_edits
-from benchmarks.quality.measure import Bench, settings_of
 from benchmarks.quality.pictures import save_pictures
 from benchmarks.quality.plot import plot
 from benchmarks.quality.results import Results
 from benchmarks.quality.table import by_class, markdown, overview
 from benchmarks.quality.ways import Way, default_way, select
-from sdxl.embedded import embedded_weights
-from sdxl.errors import InputError, SdxlError
-from sdxl.files import atomic_write
+from sdxl.checkpoint.embedded import embedded_weights
+from sdxl.errors import InputError
+from sige.errors import SigeError
+from sige.files import atomic_write
 
 TINY = "tiny"
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         _run(options)
-    except SdxlError as error:
+    except SigeError as error:
         parser.error(str(error))
 
 
@@ -62,8 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.pictures:
         print(f"pictures in {save_pictures(bench, shown, results.rows[shown.name], options.pictures)}")
     if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(options.markdown) as temporary:
+        with atomic_write(options.markdown, parents=True) as temporary:
             temporary.write_text(markdown(results, names))
 
 
@@ -80,7 +80,7 @@ def _measure(bench: Bench, ways: Sequence[Way], results: Results, path: Path | N
 def _weights(name: str | None) -> Path:
     if name != TINY:
         return Path(name) if name else embedded_weights()
-    from sdxl.tiny import tiny_weights
+    from sdxl.checkpoint.tiny import tiny_weights
 
     return tiny_weights()
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.metrics import Mask
-from sdxl.editing import Sampling, edit
+from sdxl.edits.edit import Sampling, edit
 
 __all__ = ["crop_and_stitch", "crop_box"]
 

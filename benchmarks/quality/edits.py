@@ -10,11 +10,11 @@ from itertools import count as numbers_from
 import numpy as np
 from PIL import Image
 
-from benchmarks.quality.masks import SHAPES, draw_mask
 from benchmarks.quality.metrics import Mask
-from sdxl.training.draw import draw, thing_mask
-from sdxl.training.pictures import HELD_OUT, scene_at
-from sdxl.training.scenes import COLOURS, PLACES, THINGS, Scene, caption
+from benchmarks.quality.shapes import SHAPES, draw_mask
+from sdxl.scenes.draw import draw, thing_mask
+from sdxl.scenes.numbered import HELD_OUT, scene_at
+from sdxl.scenes.scene import COLOURS, PLACES, THINGS, Scene, caption
 
 __all__ = ["ASKS", "CLASSES", "TEN_PERCENT", "Edit", "digest", "held_out_edits"]
 

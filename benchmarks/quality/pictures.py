@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.quality.bench import Bench
 from benchmarks.quality.edits import Edit
-from benchmarks.quality.measure import Bench
 from benchmarks.quality.results import Score
 from benchmarks.quality.ways import Way
-from sdxl.files import atomic_write
-from sdxl.panels import Panel, Row, sheet
+from sdxl.pictures.panels import Panel, Row, sheet
+from sige.files import atomic_write
 
 __all__ = ["amplified", "chosen", "save_pictures"]
 

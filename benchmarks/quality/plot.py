@@ -12,7 +12,7 @@ import sige
 from benchmarks.quality.results import Results
 from benchmarks.quality.table import Summary, summarise
 from benchmarks.quality.ways import OtherSeed, config_of
-from sdxl.files import atomic_write
+from sige.files import atomic_write
 
 __all__ = ["plot"]
 
@@ -50,8 +50,7 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
     axes.annotate("the work of dense", (1, 0.02), xycoords=("data", "axes fraction"), rotation=90, color=GREY,
                   xytext=(-13, 0), textcoords="offset points")  # fmt: skip
     _finish(axes, results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, parents=True) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
     pyplot.close(figure)
 

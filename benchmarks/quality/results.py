@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import machine
+from benchmarks.harness import machine
 from benchmarks.quality.edits import Edit
 from sdxl.errors import InputError
-from sdxl.files import atomic_write
+from sige.files import atomic_write
 
 __all__ = ["Results", "Score", "Settings"]
 
@@ -62,7 +62,6 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Whole or not at all: a sitting may be ended at any moment."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         shown = ("number", "shape", "asks", "prompt", "share")
         content = {
             "machine": machine(),
@@ -73,7 +72,7 @@ class Results:
                 for name, scores in self.rows.items()
             ],
         }
-        with atomic_write(path) as temporary:
+        with atomic_write(path, parents=True) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
 
     def read(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.measure import Row, machine
+from benchmarks.harness import Row, machine
 from benchmarks.quality.edits import CLASSES, TEN_PERCENT, Edit
 from benchmarks.quality.results import Results, Score
 

@@ -14,8 +14,8 @@ import sige
 from benchmarks.quality.crop import crop_and_stitch, crop_box
 from benchmarks.quality.edits import Edit
 from benchmarks.quality.work import Work
-from sdxl import editing
-from sdxl.editing import Sampling
+from sdxl.edits import edit as editing
+from sdxl.edits.edit import Sampling
 from sdxl.errors import InputError
 from sige.schedule import dense_steps
 

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 import sige
 from benchmarks.quality.metrics import Mask
-from sdxl.masks import latent_cells
+from sdxl.pictures.masks import latent_cells
 from sige.policies import NEARLY_ALL
 from sige.profiling import count_macs
 from sige.schedule import dense_steps
+from sige.sizes import Size
 
 __all__ = ["Work", "region_of", "unet_passes"]
 
 CELL, TOKENS = 8, 77  # pixels a latent, tokens a prompt
-Size = tuple[int, int]  # height, width of the picture
 
 
 def region_of(mask: Mask, dilation: int) -> sige.Region:  # [H, W]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl.errors import InputError
+from sige import config_files
 
 __all__ = ["FULL_SIZE", "KINDS", "PARTS", "Shapes", "config_folder", "load_shapes"]
 
@@ -38,11 +39,7 @@ def config_folder(config_path: Path | str | None = None) -> Path:
                 f"{config_path}: no such folder, expected the one with sdxl-base.yaml (--config_path configs)"
             )
         return Path(config_path)
-    import sige
-
-    package = Path(sige.__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+    return config_files.config_folder()
 
 
 def load_shapes(kind: str, config_path: Path | str | None = None, variant: str = FULL_SIZE) -> Shapes:

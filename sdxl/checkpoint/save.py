@@ -20,7 +20,7 @@ from sdxl.checkpoint.kinds import CONFIG_KEY, KIND_KEY, family
 from sdxl.checkpoint.load import Parts
 from sdxl.checkpoint.tensors import NAMES, Written, file_bytes, write_tensors
 from sdxl.errors import InputError
-from sdxl.files import atomic_write, check_free_space, flush
+from sige.files import atomic_write, check_free_space, flush
 
 __all__ = ["save_folder", "save_single_file"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from sdxl.checkpoint.header import ITEM_BYTES, LENGTH_BYTES, METADATA, Header
 from sdxl.errors import CheckpointError
 
-__all__ = ["BY_FLAG", "DTYPES", "NAMES", "TensorReader", "Written", "file_bytes", "write_tensors"]
+__all__ = ["DTYPES", "NAMES", "TensorReader", "Written", "file_bytes", "write_tensors"]
 
 DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
@@ -24,7 +24,6 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
 }  # fmt: skip
-BY_FLAG = {"keep": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # what --dtype means
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

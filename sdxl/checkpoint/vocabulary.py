@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdxl.files import atomic_write
+from sige.files import atomic_write
 
 __all__ = ["write_tokenizer"]
 

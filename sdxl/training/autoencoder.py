@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdxl.scenes.draw import draw, thing_box
+from sdxl.scenes.numbered import scene_at
+from sdxl.scenes.scene import Scene
 from sdxl.training.batches import sample_rng
-from sdxl.training.draw import draw, thing_box
-from sdxl.training.pictures import as_pixels, scene_at
-from sdxl.training.scenes import Scene
+from sdxl.training.pictures import as_pixels
 
 __all__ = ["Autoencoder", "Pixels", "corner_of", "normalise", "scene_crops"]
 

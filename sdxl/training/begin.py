@@ -13,11 +13,11 @@ from sdxl.checkpoint.configs import load_shapes
 from sdxl.checkpoint.load import Parts, load
 from sdxl.checkpoint.tokenizers import PADDING, load_tokenizers
 from sdxl.errors import InputError
+from sdxl.scenes.numbered import scene_at
+from sdxl.scenes.scene import caption
 from sdxl.training.inpaint import GROWN, grow
-from sdxl.training.pictures import scene_at
 from sdxl.training.plan import KINDS, Plan
 from sdxl.training.processes import processes
-from sdxl.training.scenes import caption
 from sdxl.training.words import train_tokenizer
 
 __all__ = ["begin", "begin_vae"]

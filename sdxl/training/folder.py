@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sdxl.errors import InputError
-from sdxl.images import load_image, opened, resize, size_of, size_text
+from sdxl.pictures.images import load_image, opened, resize, size_of, size_text
 from sdxl.training.pictures import Picture, as_pixels
+from sige.sizes import Size
 
 __all__ = ["METADATA", "Captioned", "FolderPictures", "read_metadata"]
 
 METADATA = "metadata.jsonl"
 _EXAMPLE = '{"file_name": "horse.jpg", "text": "a horse on a meadow"}'
-Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def inpaints(parts: Parts) -> bool:
     """Whether the UNet also takes a mask and the latents of the masked picture.
 
     >>> from sdxl.checkpoint.load import load
-    >>> from sdxl.tiny import tiny_weights
+    >>> from sdxl.checkpoint.tiny import tiny_weights
     >>> inpaints(load(tiny_weights("sd15-inpaint"), progress=False))
     True
     """

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sdxl.files import atomic_write
-from sdxl.masks import latent_cells
+from sdxl.pictures.masks import latent_cells
 from sdxl.training.batches import Example
-from sdxl.training.masks import random_mask
 from sdxl.training.pictures import Pictures
 from sdxl.training.processes import processes
+from sdxl.training.random_masks import random_mask
+from sige.files import atomic_write
 
 __all__ = ["Draws", "Latents", "at_once", "kept_latents", "mask_for"]
 

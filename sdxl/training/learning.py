@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from sdxl.checkpoint.load import Parts
 from sdxl.errors import InputError
 from sdxl.training.denoiser import Denoiser
+from sdxl.training.loop import FULL
 from sdxl.training.plan import Lora, Plan
+from sige.dtypes import named_dtype
 
 __all__ = ["add_lora_layers", "make_denoiser"]
-
-_FROZEN = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
@@ -30,7 +30,8 @@ def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
         parts.unet.train()
         if plan.learns == "lora":
             # What is frozen needs no more digits than the arithmetic has.
-            _cast(denoiser.parameters(), _FROZEN[plan.loop.precision])
+            precision = plan.loop.precision
+            _cast(denoiser.parameters(), torch.float32 if precision == FULL else named_dtype(precision))
             add_lora_layers(parts.unet, plan.lora, plan.seed)
         else:
             parts.unet.requires_grad_(True)

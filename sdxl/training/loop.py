@@ -15,13 +15,17 @@ from torch import nn
 from tqdm import tqdm
 
 from sdxl.errors import InputError, SdxlError
-from sdxl.files import atomic_write
 from sdxl.training.ema import Average
 from sdxl.training.plot import plot_losses
 from sdxl.training.processes import processes
 from sdxl.training.state import load_state, save_state
+from sige.files import atomic_write
 
 __all__ = ["LoopConfig", "train"]
+
+
+FULL = "no"  # accelerate's name for fp32
+PRECISIONS = (FULL, "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     decay: float = 0.999  # of the average
-    precision: str = "no"  # accelerate's: no, fp16, bf16
+    precision: str = FULL  # one of PRECISIONS
     gradient_checkpointing: bool = False  # of the UNet or the VAE: less memory, a third more time, the same gradients
     save_every: int = 200
     sample_every: int = 0
@@ -45,8 +49,8 @@ class LoopConfig:
         for name in ("steps", "batch", "accumulate", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        if self.precision not in ("no", "fp16", "bf16"):
-            raise InputError(f"precision: got {self.precision!r}, expected no, fp16 or bf16")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision: got {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
 
     def rate_at(self, step: int) -> float:
         """Up to the full rate, then along half a cosine to nothing.

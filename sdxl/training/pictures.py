@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdxl.scenes.draw import draw
+from sdxl.scenes.numbered import scene_at
+from sdxl.scenes.scene import caption
 from sdxl.training.batches import Sizes
-from sdxl.training.draw import draw
-from sdxl.training.scenes import Scene, caption, random_scene
 
-__all__ = ["HELD_OUT", "Picture", "Pictures", "ScenePictures", "as_pixels", "scene_at"]
-
-HELD_OUT = 1_000_000  # scenes from this number on are never trained on
+__all__ = ["Picture", "Pictures", "ScenePictures", "as_pixels"]
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,6 @@ class ScenePictures:
         """Their number and size, and the first one's pixels, for the drawing itself may change."""
         first = hashlib.sha256(draw(scene_at(0), self.side).tobytes()).hexdigest()
         return {"scenes": self.count, "side": self.side, "first": first}
-
-
-def scene_at(number: int) -> Scene:
-    """The scene of a number; below HELD_OUT for training, from there on to measure."""
-    return random_scene(np.random.default_rng([7, number]))
 
 
 def as_pixels(image: Image.Image) -> Tensor:  # [3, H, W], from -1 to 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sdxl.files import atomic_write
+from sige.files import atomic_write
 
 __all__ = ["plot_losses", "running_median"]
 

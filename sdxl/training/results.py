@@ -9,8 +9,8 @@ import diffusers
 
 from sdxl.checkpoint.load import Parts
 from sdxl.checkpoint.save import save_folder, save_single_file
-from sdxl.files import atomic_write
 from sdxl.training.plan import Plan
+from sige.files import atomic_write
 
 __all__ = ["FOLDER", "LORA", "WEIGHTS", "write_results"]
 

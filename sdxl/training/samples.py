@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from sdxl.checkpoint.load import Parts
-from sdxl.files import atomic_write
-from sdxl.training.draw import draw
+from sdxl.scenes.draw import draw
+from sdxl.scenes.numbered import HELD_OUT, scene_at
 from sdxl.training.latents import at_once, mask_for
-from sdxl.training.pictures import HELD_OUT, Pictures, as_pixels, scene_at
+from sdxl.training.pictures import Pictures, as_pixels
 from sdxl.training.plan import Plan
+from sige.files import atomic_write
 
 __all__ = ["paint_again", "paint_masked", "paint_prompts", "save_grid"]
 
@@ -70,7 +71,7 @@ def _painted(parts: Parts, task: str, plan: Plan, pictures: dict[str, Tensor]) -
 @contextmanager
 def _pipeline(parts: Parts, task: str) -> Iterator[Any]:
     """Diffusers' pipeline; meanwhile the VAE is where the UNet is, in the same dtype."""
-    from sdxl.pipelines import make_pipeline
+    from sdxl.pipelines.load import make_pipeline
 
     pipe = make_pipeline(parts, task)
     pipe.set_progress_bar_config(disable=True)

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from sdxl.checkpoint.load import Parts
+from sdxl.scenes.draw import draw
+from sdxl.scenes.numbered import scene_at
 from sdxl.training.autoencoder import Autoencoder, normalise, scene_crops
 from sdxl.training.batches import Batch, make_batch
 from sdxl.training.begin import begin, begin_vae
-from sdxl.training.draw import draw
 from sdxl.training.folder import FolderPictures
 from sdxl.training.inpaint import inpaints
 from sdxl.training.latents import Draws, kept_latents
 from sdxl.training.learning import make_denoiser
 from sdxl.training.loop import train
-from sdxl.training.pictures import Pictures, ScenePictures, as_pixels, scene_at
+from sdxl.training.pictures import Pictures, ScenePictures, as_pixels
 from sdxl.training.plan import Data, Plan
 from sdxl.training.processes import processes
 from sdxl.training.results import write_results

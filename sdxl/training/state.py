@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sdxl.errors import CheckpointError
-from sdxl.files import atomic_write
 from sdxl.training.ema import Average
+from sige.files import atomic_write
 
 __all__ = ["load_state", "save_state"]
 

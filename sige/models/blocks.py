@@ -15,7 +15,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from sige.errors import UnsupportedError
-from sige.gather_map import Geometry
+from sige.geometry import Geometry
 from sige.packed.attention import CrossAttention, Projections, SelfAttention
 from sige.packed.conv import PackedConv
 from sige.packed.features import Layout

@@ -19,7 +19,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from sige.errors import UnsupportedError
-from sige.gather_map import Geometry
+from sige.geometry import Geometry
 from sige.models.blocks import Walker, pack
 from sige.packed.conv import PackedConv
 from sige.packed.features import Features, PackedPass, Tap

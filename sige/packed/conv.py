@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sige.gather_map import Geometry
+from sige.geometry import Geometry
 from sige.ops import flatten_weight, sparse_conv2d
 from sige.packed.features import Features, PackedPass, Size, Tap
 from sige.packed.norm import PackedGroupNorm

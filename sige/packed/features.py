@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sige.gather_map import Geometry, gather_map, row_map
+from sige.geometry import Geometry, gather_map, row_map
 from sige.recording import BlendedComponent
 from sige.region import Int32Array, Region
+from sige.sizes import Size
 
 __all__ = ["Features", "Layout", "PackedPass", "Tap", "TextCache"]
-
-Size = tuple[int, int]  # height and width of a level
 
 
 @dataclass(frozen=True)

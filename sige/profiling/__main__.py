@@ -12,13 +12,12 @@ from typing import Any, NoReturn
 
 import torch
 
+from sige.dtypes import DTYPE_NAMES, named_dtype
 from sige.errors import SigeError
 from sige.profiling import inputs, report
 from sige.profiling.macs import ProfilingError
 from sige.profiling.models import MODELS, build
 from sige.region import Region
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dilation", type=int, default=1, help="positions to widen the mask by at every level")
     parser.add_argument("--batch", type=int, help="2 for a UNet and 1 for a VAE unless given")
     parser.add_argument("--macs-only", action="store_true", help="count only: no weights, no time")
-    parser.add_argument("--dtype", default="fp32", help=", ".join(DTYPES))
+    parser.add_argument("--dtype", default="fp32", help=", ".join(DTYPE_NAMES))
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("--runs", type=int, default=5, help="timed runs, after two to warm up")
     parser.add_argument("--chart", type=Path, metavar="OUT.png", help="draw where the work goes (needs matplotlib)")
@@ -84,7 +83,7 @@ def _check(options: argparse.Namespace) -> None:
     """What argparse does not see, before anything takes time."""
     for flag, value, known in (
         ("--model", options.model, MODELS),
-        ("--dtype", options.dtype, tuple(DTYPES)),
+        ("--dtype", options.dtype, DTYPE_NAMES),
         ("--device", options.device, ("cpu", "cuda")),
     ):
         if value not in known:
@@ -112,7 +111,7 @@ def _region(options: argparse.Namespace) -> Region:
 
 def _profile(options: argparse.Namespace, region: Region) -> dict[str, Any]:
     subject = build(options.model, options.size, options.batch)
-    where: dict[str, Any] = {"device": options.device, "dtype": DTYPES[options.dtype]}
+    where: dict[str, Any] = {"device": options.device, "dtype": named_dtype(options.dtype)}
     timed = None if options.macs_only else partial(build, options.model, options.size, options.batch, **where)
     settings = _settings(options) | {"batch": subject.batch}
     return report.make_profile(subject, region, settings, timed, options.runs)

@@ -12,11 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sige.profiling.macs import ProfilingError
 from sige.region import Region
+from sige.sizes import Size
 
 __all__ = ["from_files", "from_mask_file", "from_rectangle"]
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-Size = tuple[int, int]  # height, width of the image
 
 
 def from_rectangle(size: Size, rectangle: Sequence[int], dilation: int) -> Region:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sige.errors import SigeError
-from sige.profiling.rules import ATTENTION, COUNTED, Counts, Kind, attention
+from sige.profiling.counting import ATTENTION, COUNTED, Counts, Kind, attention
 
 __all__ = ["MacCount", "ProfilingError", "count_macs"]
 
@@ -117,7 +117,7 @@ class _Counter(TorchDispatchMode):
         name = func._schema.name
         if name not in COUNTED:
             if name.startswith("sige::"):
-                raise ProfilingError(f"{name}: no rule says how to count it: add one to sige.profiling.rules.COUNTED")
+                raise ProfilingError(f"{name}: no rule says how to count it: add one to profiling.counting.COUNTED")
             if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSITE):
                 with self:  # in inference mode composite ops arrive whole
                     return func._op_dk(getattr(torch._C.DispatchKey, COMPOSITE), *args, **(kwargs or {}))

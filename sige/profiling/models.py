@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import sige
+from sige.config_files import load_config
 from sige.profiling.macs import ProfilingError
 
-__all__ = ["MODELS", "Subject", "build", "load_config"]
+__all__ = ["MODELS", "Subject", "build"]
 
 UNETS = ("sdxl-base", "sdxl-refiner", "sdxl-inpaint", "sd15", "sd21")
 CODERS = {"vae-encoder": "encoder", "vae-decoder": "decoder"}
 MODELS = (*UNETS, *CODERS)
 
 LATENT_SCALE = 8  # pixels a latent, along each side
-_PACKAGE = Path(sige.__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,6 @@ class Subject:
     def dense(self, sample: Tensor) -> Any:
         """One call of diffusers' own forward, whatever `sige.enable` has put before it."""
         return type(self.module).forward(self.module, sample, **self.arguments)
-
-
-def load_config(name: str) -> dict[str, Any]:
-    """`configs/<name>.yaml`, from the installed package or from the checkout."""
-    from omegaconf import OmegaConf
-
-    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[no-any-return]
-    raise ProfilingError(f"{name}.yaml is in neither {_PACKAGE / 'configs'} nor {_PACKAGE.parent / 'configs'}")
 
 
 def build(

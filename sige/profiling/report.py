@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 import sige
+from sige.files import atomic_write
+from sige.profiling.compare import Passes, count_passes, in_billions, measure_latency
 from sige.profiling.macs import MacCount
-from sige.profiling.measure import Passes, count_passes, in_billions, measure_latency
 from sige.profiling.models import Subject
 from sige.region import Region
 
@@ -140,7 +140,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def write_json(profile: Json, path: Path) -> None:
     """The profile, in one piece or not at all."""
-    _write(path, lambda file: file.write((json.dumps(profile, indent=2) + "\n").encode()))
+    with atomic_write(path, parents=True) as temporary:
+        temporary.write_text(json.dumps(profile, indent=2) + "\n")
 
 
 def draw_chart(profile: Json, path: Path) -> None:
@@ -161,7 +162,8 @@ def draw_chart(profile: Json, path: Path) -> None:
     settings = profile["settings"]
     totals = " and ".join(f"{profile[side]['macs_all_g']:.1f} G {side}" for side in ("dense", "packed"))
     figure.suptitle(f"{settings['model']}, {settings['size']}, batch {settings['batch']}: {totals}")
-    _write(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    with atomic_write(path, parents=True) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def _bars(axes: Any, rows: Json) -> None:
@@ -176,21 +178,3 @@ def _bars(axes: Any, rows: Json) -> None:
     axes.margins(x=0.1)  # room for the numbers
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-
-
-def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Under a name of its own first, so that a reader finds the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

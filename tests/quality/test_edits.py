@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.quality.crop import crop_box
 from benchmarks.quality.edits import ASKS, CLASSES, TEN_PERCENT, Edit, digest, held_out_edits
-from benchmarks.quality.masks import SHAPES, draw_mask
 from benchmarks.quality.metrics import dilate
-from sdxl.training.draw import draw, thing_mask
-from sdxl.training.pictures import HELD_OUT, scene_at
-from sdxl.training.scenes import GROUND_WORDS, SKY_WORDS
+from benchmarks.quality.shapes import SHAPES, draw_mask
+from sdxl.scenes.draw import draw, thing_mask
+from sdxl.scenes.numbered import HELD_OUT, scene_at
+from sdxl.scenes.scene import GROUND_WORDS, SKY_WORDS
 
 
 @pytest.fixture(scope="module")

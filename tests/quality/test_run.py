@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 import sige
-from benchmarks.quality import measure
+from benchmarks.quality import bench as measure
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.edits import held_out_edits
 from benchmarks.quality.work import Work, region_of, unet_passes
 from sdxl.checkpoint.load import load
-from sdxl.editing import Sampling, edit
-from sdxl.pipelines import make_pipeline
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.edits.edit import Sampling, edit
+from sdxl.pipelines.load import make_pipeline
 
 SIDE, STEPS = 64, 4
 ALL_DENSE = "temporal-4 growing rising d0"

@@ -40,7 +40,7 @@ def test_rows_are_chosen_by_pattern_or_by_a_full_name() -> None:
         chosen("temporal-7")
 
 
-@pytest.mark.parametrize("name", ["crop", "edits", "masks", "metrics", "pictures", "ways"])
+@pytest.mark.parametrize("name", ["crop", "edits", "metrics", "pictures", "shapes", "ways"])
 def test_the_examples_are_right(name: str) -> None:
     found = doctest.testmod(importlib.import_module(f"benchmarks.quality.{name}"))
     assert found.failed == 0 and found.attempted

@@ -32,14 +32,14 @@ def one_thread() -> Iterator[None]:
 def project_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Written once; tests read it only."""
     from sdxl.checkpoint.configs import load_shapes
-    from sdxl.tiny import write_tiny
+    from sdxl.checkpoint.tiny import write_tiny
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "assets").symlink_to(ROOT / "assets")
     shutil.copytree(ROOT / "configs", folder / "configs")
     make_smaller(folder / "configs" / "tiny.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdxl.tiny.load_shapes", partial(load_shapes, config_path=folder / "configs"))
+        patch.setattr("sdxl.checkpoint.tiny.load_shapes", partial(load_shapes, config_path=folder / "configs"))
         write_tiny(folder / "pretrained", KINDS)
     draw_pictures(folder)
     return folder
@@ -92,12 +92,12 @@ def pixels() -> Callable[[Path], bytes]:
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like assets/embedded, of random weights; written once, tests read it only."""
+    from sdxl.checkpoint.embedded import EMBEDDED, FILES
     from sdxl.checkpoint.save import save_single_file
+    from sdxl.checkpoint.tiny import make_tiny
     from sdxl.checkpoint.tokenizers import PADDING
-    from sdxl.embedded import EMBEDDED, FILES
-    from sdxl.tiny import make_tiny
-    from sdxl.training.pictures import scene_at
-    from sdxl.training.scenes import caption
+    from sdxl.scenes.numbered import scene_at
+    from sdxl.scenes.scene import caption
     from sdxl.training.words import train_tokenizer
 
     folder = tmp_path_factory.mktemp("embedded")
@@ -112,7 +112,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def embedded(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The embedded model is the stand-in."""
-    monkeypatch.setattr("sdxl.embedded.embedded_folder", lambda: stand_in)
+    monkeypatch.setattr("sdxl.checkpoint.embedded.embedded_folder", lambda: stand_in)
     return stand_in
 
 
@@ -120,5 +120,5 @@ def embedded(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_embedded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """There is no embedded model; the folder where it would be."""
     folder = tmp_path_factory.mktemp("nothing")
-    monkeypatch.setattr("sdxl.embedded.embedded_folder", lambda: folder)
+    monkeypatch.setattr("sdxl.checkpoint.embedded.embedded_folder", lambda: folder)
     return folder

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from sdxl.images import load_image
-from sdxl.masks import check_mask, load_mask
+from sdxl.pictures.images import load_image
+from sdxl.pictures.masks import check_mask, load_mask
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "assets"

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sdxl import cli
-from sdxl.cli import main
+from sdxl.commands import main as cli
+from sdxl.commands.flags import parse
+from sdxl.commands.main import main
+from sdxl.commands.settings import Settings
 from sdxl.errors import CheckpointError, InputError
-from sdxl.flags import parse
-from sdxl.png import save_png
-from sdxl.settings import Settings
+from sdxl.pictures.png import save_png
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INPAINT = ["--prompt", "a horse", "--init_img", "a.png", "--mask_path", "m.npy", "--output_path", "b.png"]
@@ -228,7 +228,7 @@ def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, caps
 def test_mistakes_and_help_load_nothing_heavy() -> None:
     code = (
         "import sys, io, contextlib\n"
-        "from sdxl.cli import main\n"
+        "from sdxl.commands.main import main\n"
         "statuses = []\n"
         "for words in (['--help'], ['--xyzzy'], ['--task', 'inpaint'], ['--run_type', 'sige', '--task', 'text2img'],\n"
         "              ['--prompt', 'x', '--init_img', 'no.png', '--mask_path', 'no.npy', '--output_path', 'x.png']):\n"
@@ -237,7 +237,7 @@ def test_mistakes_and_help_load_nothing_heavy() -> None:
         "            statuses.append(main(words))\n"
         "        except SystemExit as stopped:\n"
         "            statuses.append(stopped.code)\n"
-        "print(statuses, [name for name in ('torch', 'diffusers', 'transformers', 'sige') if name in sys.modules])\n"
+        "print(statuses, [name for name in ('torch', 'diffusers', 'transformers', 'sige.ops') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 2, 2, 2, 2] []\n"
@@ -256,7 +256,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(settings: Settings) -> str:
         raise error
 
-    monkeypatch.setattr("sdxl.tasks.run", fail)
+    monkeypatch.setattr("sdxl.commands.tasks.run", fail)
 
 
 def test_ctrl_c_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sdxl.examples
-import sdxl.panels
-from sdxl import demo
-from sdxl.examples import inpainting, painted_over
-from sdxl.panels import Panel, Row, sheet
+import sdxl.commands.examples
+import sdxl.pictures.panels
+from sdxl.commands import demo
+from sdxl.commands.examples import inpainting, painted_over
+from sdxl.pictures.panels import Panel, Row, sheet
 
 FILES = {
     "demo.png",
@@ -36,7 +36,7 @@ def made(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
     folder, printed = tmp_path_factory.mktemp("out"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr("sdxl.embedded.embedded_folder", lambda: stand_in)
+        patch.setattr("sdxl.checkpoint.embedded.embedded_folder", lambda: stand_in)
         words = ["--out", str(folder / "demo"), "--steps", "4", "--runs", "1", "--seed", "3"]
         assert demo.main(words) == 0
     return folder / "demo", printed.getvalue()
@@ -151,6 +151,6 @@ def test_a_sheet_breaks_its_lines_and_frames_its_masks() -> None:
 
 
 def test_examples() -> None:
-    for module in (sdxl.examples, sdxl.panels):
+    for module in (sdxl.commands.examples, sdxl.pictures.panels):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import sige
-from sdxl.editing import Sampling, edit, img2img, sdedit, text2img
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.edits.edit import Sampling, edit, img2img, sdedit, text2img
 from sdxl.errors import InputError, SdxlError
-from sdxl.pipelines import load_pipeline
-from sdxl.tiny import tiny_weights
+from sdxl.pipelines.load import load_pipeline
 from sige import EditConfig
 from sige.passes import Packing
 
@@ -314,7 +314,7 @@ def test_weights_that_overflow_end_in_a_sentence_and_not_in_black() -> None:
 
 
 def test_eta_has_its_effect_or_is_refused(inpainting: Any) -> None:
-    from sdxl.schedulers import make_scheduler
+    from sdxl.pipelines.schedulers import make_scheduler
 
     plain, stochastic = (
         edit(inpainting, picture(), mask=rectangle(), sampling=sampling(eta=eta)).tobytes() for eta in (0.0, 1.0)

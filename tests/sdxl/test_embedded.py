@@ -18,21 +18,21 @@ import pytest
 import torch
 from PIL import Image
 
-import sdxl.embedded
+import sdxl.checkpoint.embedded
 import sige
-from sdxl import pipelines
 from sdxl.checkpoint.configs import load_shapes
+from sdxl.checkpoint.embedded import EMBEDDED, FILES, embedded_folder, embedded_kind, embedded_weights
 from sdxl.checkpoint.load import load
 from sdxl.checkpoint.models import build_parts
 from sdxl.checkpoint.save import save_single_file
-from sdxl.cli import main
-from sdxl.embedded import EMBEDDED, FILES, embedded_folder, embedded_kind, embedded_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.commands.main import main
+from sdxl.commands.settings import Settings
+from sdxl.commands.tasks import choose_model
 from sdxl.errors import CheckpointError
-from sdxl.pipelines import find_kind
-from sdxl.png import read_settings
-from sdxl.settings import Settings
-from sdxl.tasks import choose_model
-from sdxl.tiny import tiny_weights
+from sdxl.pictures.png import read_settings
+from sdxl.pipelines import load as pipelines
+from sdxl.pipelines.load import find_kind
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CARD = (ROOT / "assets" / "embedded" / "README.md").read_text()
@@ -84,7 +84,7 @@ def test_inpainting_has_its_own_weights_where_they_are_there(no_embedded: Path, 
 
 
 def test_examples() -> None:
-    found = doctest.testmod(sdxl.embedded, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+    found = doctest.testmod(sdxl.checkpoint.embedded, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
     assert found.attempted and not found.failed
 
 

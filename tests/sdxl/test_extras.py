@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sdxl.checkpoint.tiny import tiny_weights
 from sdxl.errors import InputError
-from sdxl.extras import add_lora, add_words
-from sdxl.pipelines import load_pipeline
-from sdxl.tiny import tiny_weights
+from sdxl.pipelines.extras import add_lora, add_words
+from sdxl.pipelines.load import load_pipeline
 
 NARROW, WIDE = 24, 40  # configs/tiny.yaml: the widths of the text encoders
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from sdxl import files
-from sdxl.errors import InputError
-from sdxl.files import atomic_write, check_free_space, check_output
+from sige import files
+from sige.errors import OutputError
+from sige.files import atomic_write, check_free_space, check_output
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 
@@ -26,7 +26,7 @@ OLD, NEW = b"old" * 1000, b"new" * 2000
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sdxl import files
+from sige import files
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -55,7 +55,7 @@ with files.atomic_write(path) as temporary:
 # Writes one letter, then the other, for ever: argv is the path.
 REWRITING = """
 import itertools, sys
-from sdxl import files
+from sige import files
 for letter in itertools.cycle((b"a", b"b")):
     with files.atomic_write(sys.argv[1]) as temporary:
         temporary.write_bytes(letter * 1_000_000)
@@ -63,23 +63,25 @@ for letter in itertools.cycle((b"a", b"b")):
 
 FULL = """
 import resource, sys
-from sdxl import errors, files
+from sige import errors
+from sige import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     with files.atomic_write(sys.argv[1]) as temporary:
         temporary.write_bytes(b"new" * 2000)
-except errors.InputError as error:
+except errors.OutputError as error:
     sys.exit(f"refused: {error}")
 """
 
 NOBODY = """
 import os, sys
-from sdxl import errors, files
+from sige import errors
+from sige import files
 if os.getuid() == 0:
     os.setgid(65534), os.setuid(65534)
 try:
     files.check_output(sys.argv[1])
-except errors.InputError as error:
+except errors.OutputError as error:
     sys.exit(f"refused: {error}")
 """
 
@@ -151,7 +153,7 @@ def test_promise_7_a_disk_that_is_full_only_when_synced(old: Path, monkeypatch: 
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(InputError, match="disk is full .*free some space"), atomic_write(old) as temporary:
+    with pytest.raises(OutputError, match="disk is full .*free some space"), atomic_write(old) as temporary:
         temporary.write_bytes(NEW)
     assert old.read_bytes() == OLD
     assert names_in(old.parent) == ["file.bin"]
@@ -240,9 +242,9 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_block(tmp_path: P
         (Path("/dev/null"), "is a device or a pipe"),
         (tmp_path / ("a" * 300), "cannot be written"),
     ):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(OutputError, match=message):
             check_output(path)
-        with pytest.raises(InputError, match=message), atomic_write(path):
+        with pytest.raises(OutputError, match=message), atomic_write(path):
             pytest.fail("the block was entered")
 
 
@@ -264,9 +266,9 @@ def test_free_space_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     usage: Any = type("Usage", (), {"free": 2_000_000_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     check_free_space(tmp_path / "file.bin", 2_000_000_000)
-    with pytest.raises(InputError, match=r"needs 7\.00 GB, but .* has 2\.00 GB free; free some space"):
+    with pytest.raises(OutputError, match=r"needs 7\.00 GB, but .* has 2\.00 GB free; free some space"):
         check_free_space(tmp_path / "file.bin", 7_000_000_000)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         check_free_space(tmp_path / "missing" / "file.bin", 1)
 
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sdxl import images
 from sdxl.errors import InputError
-from sdxl.images import (
+from sdxl.pictures import images
+from sdxl.pictures.images import (
     MAX_PIXELS,
     check_finite_image,
     check_same_size,

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from sdxl.checkpoint.load import load
-from sdxl.latents import spared_encoding
-from sdxl.pipelines import make_pipeline
-from sdxl.schedulers import make_scheduler
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.pipelines.coding import spared_encoding
+from sdxl.pipelines.load import make_pipeline
+from sdxl.pipelines.schedulers import make_scheduler
 
 SIDE = 64
 

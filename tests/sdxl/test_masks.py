@@ -18,9 +18,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from sdxl import masks
 from sdxl.errors import InputError
-from sdxl.masks import (
+from sdxl.pictures import masks
+from sdxl.pictures.masks import (
     check_mask,
     composite,
     is_empty,

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sdxl import png
 from sdxl.errors import InputError
-from sdxl.png import MAX_TEXT, check_png_output, read_settings, save_png
+from sdxl.pictures import png
+from sdxl.pictures.png import MAX_TEXT, check_png_output, read_settings, save_png
+from sige.errors import OutputError
 
 SETTINGS = {"prompt": "a horse", "negative_prompt": "blurry", "seed": 53, "scale": 7.5, "refined": True, "mask": None}
 
@@ -102,7 +103,7 @@ def test_promise_7_a_picture_that_cannot_be_written_leaves_the_old_one(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(InputError, match="disk is full"):
+    with pytest.raises(OutputError, match="disk is full"):
         save_png(picture(), path, SETTINGS | {"seed": 54})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -127,7 +128,7 @@ def test_only_png_is_written(tmp_path: Path, name: str) -> None:
     for refuse in (check_png_output, lambda path: save_png(picture(), path, {})):
         with pytest.raises(InputError, match=r"ends in \.png"):
             refuse(tmp_path / name)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         check_png_output(tmp_path / "missing" / "a.png")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdxl import profile
-from sdxl.cli import main
+from sdxl.commands import profile
+from sdxl.commands.main import main
 from sige import Region
 from sige.profiling import MODELS, Subject
 from sige.profiling import __main__ as engine

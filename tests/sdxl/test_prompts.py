@@ -13,9 +13,9 @@ from PIL import Image
 
 from benchmarks import prompt_check, prompts
 from benchmarks.prompt_check import ASKED, Seen, connected, find, look, matches
-from sdxl.training.draw import draw, thing_mask
-from sdxl.training.pictures import HELD_OUT, scene_at
-from sdxl.training.scenes import COLOURS, GROUNDS, SKIES, THINGS, Scene
+from sdxl.scenes.draw import draw, thing_mask
+from sdxl.scenes.numbered import HELD_OUT, scene_at
+from sdxl.scenes.scene import COLOURS, GROUNDS, SKIES, THINGS, Scene
 
 Judged = list[tuple[Scene, Seen | None]]
 

@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
-import sdxl.settings
-from sdxl import rules
+import sdxl.commands.settings
+from sdxl.commands import rules
+from sdxl.commands.settings import UNSAVED, Settings
 from sdxl.errors import InputError
-from sdxl.settings import UNSAVED, Settings
 
 INPAINTING: dict[str, Any] = {
     "prompt": "a horse",
@@ -64,7 +64,7 @@ OTHER: dict[str, dict[str, Any]] = {  # for each setting a value that is not its
 
 
 def test_the_examples() -> None:
-    assert doctest.testmod(sdxl.settings).failed == 0
+    assert doctest.testmod(sdxl.commands.settings).failed == 0
 
 
 @pytest.mark.parametrize("name", [item.name for item in fields(Settings) if item.name not in UNSAVED])
@@ -143,7 +143,7 @@ def test_a_dictionary_from_anywhere_is_checked(values: dict[str, Any], message: 
 
 
 def test_the_names_are_those_that_the_parts_know() -> None:
-    from sdxl.pipelines import SCHEDULERS
+    from sdxl.pipelines.load import SCHEDULERS
     from sige.config import FORECASTS, POLICIES, SCHEDULES
 
     assert set(rules.NAMES["policy"]) == set(POLICIES)

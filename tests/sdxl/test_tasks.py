@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdxl import editing, pipelines, rules, sampling, tasks
 from sdxl.checkpoint.load import load
-from sdxl.cli import main
-from sdxl.inputs import load_inputs
-from sdxl.png import read_settings
-from sdxl.schedulers import default_scheduler
-from sdxl.settings import Settings
+from sdxl.commands import rules, tasks
+from sdxl.commands.inputs import load_inputs
+from sdxl.commands.main import main
+from sdxl.commands.settings import Settings
+from sdxl.edits import edit as editing
+from sdxl.edits import sampling
+from sdxl.pictures.png import read_settings
+from sdxl.pipelines import load as pipelines
+from sdxl.pipelines.schedulers import default_scheduler
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 Pixels = Callable[[Path], bytes]

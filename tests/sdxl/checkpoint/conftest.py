@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from sdxl.checkpoint.load import Parts
-from sdxl.tiny import make_tiny, write_tiny
+from sdxl.checkpoint.tiny import make_tiny, write_tiny
 
 Change = Callable[[dict[str, Tensor]], None]
 

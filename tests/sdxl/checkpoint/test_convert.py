@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdxl import convert as convert_module
 from sdxl.checkpoint.header import read_header
 from sdxl.checkpoint.keys import is_projection
 from sdxl.checkpoint.tensors import Written, write_tensors
-from sdxl.convert import convert, main
+from sdxl.commands import convert as convert_module
+from sdxl.commands.convert import convert, main
 from sdxl.errors import CheckpointError, InputError
 
 ROOT = Path(__file__).parents[3]  # an installed package is found anywhere, this one from here
@@ -197,7 +197,7 @@ CHILD = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts it ignored
 import sdxl.checkpoint.tensors as tensors
-import sdxl.convert as convert
+import sdxl.commands.convert as convert
 stage, path = sys.argv[1:]
 def stop():
     print("here", flush=True)
@@ -255,7 +255,7 @@ def test_ctrl_c_leaves_nothing(half: Path, tmp_path: Path) -> None:
 
 MEASURE = """
 import re, sys
-import sdxl.convert as convert
+import sdxl.commands.convert as convert
 assert convert.main(sys.argv[1:]) == 0
 # ru_maxrss would start at what the parent had
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024)

@@ -11,8 +11,8 @@ import pytest
 from sdxl.checkpoint import find
 from sdxl.checkpoint.configs import KINDS
 from sdxl.checkpoint.find import find_weights
+from sdxl.checkpoint.tiny import tiny_weights
 from sdxl.errors import InputError
-from sdxl.tiny import tiny_weights
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sdxl import inspect
 from sdxl.checkpoint.configs import KINDS
 from sdxl.checkpoint.load import Parts
 from sdxl.checkpoint.tensors import TensorReader
-from sdxl.convert import convert
-from sdxl.inspect import describe, main
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.commands import inspect
+from sdxl.commands.convert import convert
+from sdxl.commands.inspect import describe, main
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,9 +19,9 @@ from sdxl.checkpoint import load as load_module
 from sdxl.checkpoint.configs import KINDS, config_folder
 from sdxl.checkpoint.load import Parts, load
 from sdxl.checkpoint.tensors import TensorReader
-from sdxl.convert import convert
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.commands.convert import convert
 from sdxl.errors import CheckpointError, InputError
-from sdxl.tiny import tiny_weights
 
 ROOT = Path(__file__).parents[3]  # an installed package is found anywhere, this one from here
 QUIET = {"progress": False, "tokenizers": False}

@@ -15,8 +15,8 @@ from sdxl.checkpoint.configs import KINDS
 from sdxl.checkpoint.header import read_header
 from sdxl.checkpoint.load import Parts, load
 from sdxl.checkpoint.save import PIPELINES, save_folder, save_single_file
+from sdxl.commands.export import main
 from sdxl.errors import CheckpointError, InputError
-from sdxl.export import main
 
 SAVED = ("sdxl-base", "sdxl-inpaint", "sdxl-refiner", "sd15")  # turbo goes both ways in the test of the command
 QUIET = {"progress": False, "tokenizers": False}

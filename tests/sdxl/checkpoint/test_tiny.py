@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from sdxl import tiny as tiny_module
+from sdxl.checkpoint import tiny as tiny_module
 from sdxl.checkpoint.configs import load_shapes
 from sdxl.checkpoint.load import load
+from sdxl.checkpoint.tiny import tiny_weights, write_tiny
 from sdxl.errors import InputError
-from sdxl.tiny import tiny_weights, write_tiny
 
 
 def test_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from sdxl.checkpoint.tokenizers import load_tokenizers
+from sdxl.scenes.numbered import scene_at
+from sdxl.scenes.scene import caption
 from sdxl.training.batches import Example, make_batch, order
 from sdxl.training.ema import Average
-from sdxl.training.masks import random_mask
-from sdxl.training.pictures import scene_at
-from sdxl.training.scenes import caption
+from sdxl.training.random_masks import random_mask
 from sdxl.training.words import train_tokenizer
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from sdxl.checkpoint.load import load
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.scenes.draw import thing_box
+from sdxl.scenes.numbered import scene_at
 from sdxl.training.autoencoder import Autoencoder, Pixels, corner_of, normalise, scene_crops
 from sdxl.training.batches import Batch, make_batch
 from sdxl.training.denoiser import Denoiser
-from sdxl.training.draw import thing_box
 from sdxl.training.latents import Draws, Latents, kept_latents
-from sdxl.training.pictures import ScenePictures, scene_at
+from sdxl.training.pictures import ScenePictures
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 

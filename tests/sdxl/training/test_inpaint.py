@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sdxl.checkpoint.load import Parts, load
-from sdxl.export import save_single_file
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.commands.export import save_single_file
 from sdxl.training.inpaint import GROWN, grow, inpaints
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 import sdxl
 from sdxl.checkpoint.load import load
-from sdxl.pipelines import make_pipeline
-from sdxl.sampling import Sampling
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.edits.sampling import Sampling
+from sdxl.pipelines.load import make_pipeline
 from sdxl.training.latents import Draws, Latents, kept_latents, mask_for
-from sdxl.training.masks import random_mask
 from sdxl.training.pictures import ScenePictures
+from sdxl.training.random_masks import random_mask
 
 
 @pytest.fixture

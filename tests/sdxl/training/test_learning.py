@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from sdxl.checkpoint.load import Parts, load
+from sdxl.checkpoint.tiny import tiny_weights
 from sdxl.errors import InputError
-from sdxl.extras import add_lora
-from sdxl.pipelines import make_pipeline
-from sdxl.tiny import tiny_weights
+from sdxl.pipelines.extras import add_lora
+from sdxl.pipelines.load import make_pipeline
 from sdxl.training.batches import Batch
 from sdxl.training.denoiser import Denoiser
 from sdxl.training.learning import make_denoiser

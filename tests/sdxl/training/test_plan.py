@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdxl.commands.train import main
 from sdxl.errors import InputError
-from sdxl.training.cli import main
 from sdxl.training.loop import LoopConfig
 from sdxl.training.plan import Data, Lora, Plan, load_plan
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import sdxl.training.draw
-import sdxl.training.scenes
-from sdxl.training.draw import draw, thing_mask
-from sdxl.training.scenes import COLOURS, GROUNDS, PLACES, SKIES, THINGS, Scene, caption, random_scene
+import sdxl.scenes.draw
+import sdxl.scenes.scene
+from sdxl.scenes.draw import draw, thing_mask
+from sdxl.scenes.scene import COLOURS, GROUNDS, PLACES, SKIES, THINGS, Scene, caption, random_scene
 
 
 def scenes(count: int) -> list[Scene]:
@@ -81,6 +81,6 @@ def test_captions_say_what_is_there_and_nothing_that_is_not() -> None:
 
 
 def test_examples() -> None:
-    for module in (sdxl.training.scenes, sdxl.training.draw):
+    for module in (sdxl.scenes.scene, sdxl.scenes.draw):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed

@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from sdxl.checkpoint.embedded import embedded_weights
 from sdxl.checkpoint.load import load
-from sdxl.embedded import embedded_weights
-from sdxl.tiny import tiny_weights
+from sdxl.checkpoint.tiny import tiny_weights
+from sdxl.commands.train import main
 from sdxl.training.begin import begin_vae
-from sdxl.training.cli import main
 from sdxl.training.plan import load_plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,8 +89,8 @@ def same(found: Any, expected: Any) -> bool:
 
 
 def test_two_stages_end_as_one_checkpoint_that_loads_and_paints(stages: Path) -> None:
-    from sdxl.editing import Sampling, text2img
-    from sdxl.pipelines import make_pipeline
+    from sdxl.edits.edit import Sampling, text2img
+    from sdxl.pipelines.load import make_pipeline
 
     for stage in ("vae", "base"):
         kept = {path.name for path in (stages / stage).iterdir()}
@@ -119,7 +119,7 @@ def test_inpainting_from_a_folder_ends_as_files_that_diffusers_and_run_py_load(
 ) -> None:
     from diffusers import AutoPipelineForInpainting
 
-    from sdxl.cli import main as paint
+    from sdxl.commands.main import main as paint
 
     plan = write(tmp_path, FOLDER, out=tmp_path / "out", start=tiny_weights(start), pictures=pictures)
     more = [f"kind={kind}", "loop.sample_every=2", "prompts=[a ball, a box]", "loop.batch=1"]

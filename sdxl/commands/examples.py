@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from sdxl import editing
-from sdxl.editing import Sampling
-from sdxl.inputs import Inputs
-from sdxl.training.draw import draw, thing_mask
-from sdxl.training.pictures import HELD_OUT, scene_at
-from sdxl.training.scenes import COLOURS, Colour, Scene, caption
+from sdxl.commands.inputs import Inputs
+from sdxl.edits import edit as editing
+from sdxl.edits.edit import Sampling
+from sdxl.scenes.draw import draw, thing_mask
+from sdxl.scenes.numbered import HELD_OUT, scene_at
+from sdxl.scenes.scene import COLOURS, Colour, Scene, caption
 from sige import EditConfig
 
 __all__ = ["Example", "find_scene", "inpainting", "painted_over"]

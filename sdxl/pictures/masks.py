@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdxl.errors import InputError
-from sdxl.images import MAX_PIXELS, check_same_size, flatten, open_picture, sixteen_bits, size_of, size_text
+from sdxl.pictures.images import MAX_PIXELS, check_same_size, flatten, open_picture, sixteen_bits, size_of, size_text
 
 __all__ = [
     "Mask",

@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdxl.checkpoint.commands import Parser
-from sdxl.errors import SdxlError
+from sdxl.commands.parser import Parser
+from sige.config_files import config_folder
+from sige.errors import SigeError
 
 __all__ = ["main"]
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+_CONFIGS = config_folder() / "train"
 _MISTAKE, _INTERRUPTED = 2, 130
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             disable_progress_bar()  # of writing a text encoder, which takes a moment
             if said := run(plan):  # of several processes one speaks
                 print(said)
-    except (SdxlError, OSError) as error:
+    except (SigeError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last state", file=sys.stderr)

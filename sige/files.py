@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sdxl.errors import InputError
+from sige.errors import OutputError
 
 __all__ = ["atomic_write", "check_free_space", "check_output", "flush"]
 
@@ -17,11 +17,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str, *, parents: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which replaces `path` when the block ends without an exception.
 
     The data reach the disk first; killed at any moment, `path` is the old file or the new one. A link is replaced by
-    the new file: what it pointed to, perhaps a blob of a shared cache, stays as it was.
+    the new file: what it pointed to, perhaps a blob of a shared cache, stays as it was. With `parents` the folder is
+    created where it is missing.
 
     >>> with atomic_write(folder / "result.txt") as temporary:
     ...     _ = temporary.write_text("done")
@@ -29,13 +30,15 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     'done'
     """
     path = Path(path)
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
     check_output(path)
     # A short part of the name only: with ours around it, a long one would be too long for the file system.
     temporary = path.with_name(f".{path.name[:40]}.{os.urandom(4).hex()}.part")
     try:
         temporary.touch(exist_ok=False)  # gets the umask's mode, which tempfile's 0600 would not be
     except OSError as error:
-        raise InputError(f"{path}: cannot write into {path.parent} ({error.strerror}); take another folder") from error
+        raise OutputError(f"{path}: cannot write into {path.parent} ({error.strerror}); take another folder") from error
     try:
         yield temporary
         flush(temporary)
@@ -43,7 +46,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise InputError(f"{path}: not written, the disk is full ({error.strerror}); free some space") from error
+        raise OutputError(f"{path}: not written, the disk is full ({error.strerror}); free some space") from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -56,20 +59,20 @@ def check_output(path: Path | str) -> None:
 
     >>> check_output(folder)
     Traceback (most recent call last):
-    sdxl.errors.InputError: ... is a folder, expected the name of a file to write
+    sige.errors.OutputError: ... is a folder, expected the name of a file to write
     """
     path = Path(path)
     try:
         if path.is_dir():
-            raise InputError(f"{path} is a folder, expected the name of a file to write")
+            raise OutputError(f"{path} is a folder, expected the name of a file to write")
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is a device or a pipe, expected the name of a file to write")
+            raise OutputError(f"{path} is a device or a pipe, expected the name of a file to write")
         if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+            raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); take another folder") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); take another folder") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: writing into {path.parent} is not permitted; take another folder")
+        raise OutputError(f"{path}: writing into {path.parent} is not permitted; take another folder")
 
 
 def check_free_space(path: Path | str, needed: int) -> None:
@@ -78,7 +81,7 @@ def check_free_space(path: Path | str, needed: int) -> None:
     check_output(path)
     free = shutil.disk_usage(path.parent).free
     if free < needed:
-        raise InputError(
+        raise OutputError(
             f"{path}: needs {needed / 1e9:.2f} GB, but {path.parent} has {free / 1e9:.2f} GB free; "
             "free some space or take another folder"
         )

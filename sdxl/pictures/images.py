@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sdxl.errors import InputError
+from sige.sizes import Size
 
 __all__ = [
     "FORMATS",
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64_000_000  # Pillow warns from 89 million on
 _KINDS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-Size = tuple[int, int]  # height, width, as arrays and flags have it
 
 
 def load_image(path: Path | str) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from sdxl.training.scenes import COLOURS, GROUNDS, SKIES, Colour, Scene
+from sdxl.scenes.scene import COLOURS, GROUNDS, SKIES, Colour, Scene
 
 __all__ = ["draw", "thing_box", "thing_mask"]
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.uint8]
 def draw(scene: Scene, side: int = 256) -> Image.Image:
     """The picture of a scene, always the same.
 
-    >>> from sdxl.training.scenes import random_scene
+    >>> from sdxl.scenes.scene import random_scene
     >>> draw(random_scene(np.random.default_rng(0)), 64).size
     (64, 64)
     """

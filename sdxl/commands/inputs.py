@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from sdxl.images import check_same_size, load_image, pad_to_multiple, resize, size_of
-from sdxl.masks import Mask, check_mask, load_mask, pad_mask
-from sdxl.settings import Settings, Size
+from sdxl.commands.settings import Settings, Size
+from sdxl.pictures.images import check_same_size, load_image, pad_to_multiple, resize, size_of
+from sdxl.pictures.masks import Mask, check_mask, load_mask, pad_mask
 
 if TYPE_CHECKING:
     from sige import Region

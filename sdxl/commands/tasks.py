@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
-from sdxl.embedded import EMBEDDED, embedded_kind, embedded_weights
+from sdxl.checkpoint.embedded import EMBEDDED, embedded_kind, embedded_weights
+from sdxl.commands.inputs import Inputs, load_inputs
+from sdxl.commands.rules import POLICY
+from sdxl.commands.settings import Settings, Size
 from sdxl.errors import CheckpointError, InputError, SdxlError
-from sdxl.images import size_of, size_text
-from sdxl.inputs import Inputs, load_inputs
-from sdxl.masks import is_empty
-from sdxl.png import check_png_output, save_png
-from sdxl.rules import POLICY
-from sdxl.settings import Settings, Size
+from sdxl.pictures.images import size_of, size_text
+from sdxl.pictures.masks import is_empty
+from sdxl.pictures.png import check_png_output, save_png
+from sige.dtypes import named_dtype
 
 if TYPE_CHECKING:
-    import torch
-
-    from sdxl.editing import Sampling
+    from sdxl.edits.edit import Sampling
     from sige import EditConfig, Region
     from sige.policies import Passes
 
-__all__ = ["choose_model", "edit_config", "place", "run", "torch_dtype"]
+__all__ = ["choose_model", "edit_config", "place", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class _Job:
         return f"wrote {output}: {summary}; loaded in {loaded - began:.1f} s"
 
     def _load(self, refiner: bool = False) -> Any:
-        from sdxl.pipelines import load_pipeline
+        from sdxl.pipelines.load import load_pipeline
 
         settings = self.settings
         return load_pipeline(
@@ -96,7 +95,7 @@ class _Job:
             weight_path=settings.weight_path,
             config_path=settings.config_path,
             device=settings.device,
-            dtype=torch_dtype(settings),
+            dtype=named_dtype(settings.dtype),
             scheduler=settings.scheduler,
             lora=() if refiner else settings.lora,
             textual_inversion=() if refiner else settings.textual_inversion,
@@ -112,7 +111,7 @@ class _Job:
             return image, None if handle is None else handle.passes
 
     def _call(self, pipe: Any, refiner: Any) -> Image.Image:
-        from sdxl import editing
+        from sdxl.edits import edit as editing
 
         inputs, task = self.inputs, self.settings.task
         more: dict[str, Any] = {"sampling": _sampling(self.settings), "refiner": refiner}
@@ -153,7 +152,7 @@ def _steps(pipe: Any) -> int:
 
 def choose_model(settings: Settings) -> Settings:
     """The settings with `auto` replaced, where all the weights are there that the run needs."""
-    from sdxl.pipelines import find_kind
+    from sdxl.pipelines.load import find_kind
 
     model = _named_by(settings.weight_path) if settings.model == "auto" else settings.model
     try:
@@ -194,7 +193,7 @@ def _check_extras(settings: Settings) -> None:
 
 def _named_by(weight_path: Path) -> str:
     """The model of a file that was named itself; in a folder it is SDXL that is looked for."""
-    from sdxl.pipelines import kind_of
+    from sdxl.pipelines.load import kind_of
 
     kind = kind_of(weight_path) if weight_path.is_file() else "sdxl-base"
     return {"sd15": "sd15", "sd15-inpaint": "sd15", "sdxl-inpaint": "sdxl-inpaint"}.get(kind, "sdxl")
@@ -216,13 +215,6 @@ def place(settings: Settings) -> Settings:
     return replace(settings, device=device, dtype=dtype)
 
 
-def torch_dtype(settings: Settings) -> torch.dtype:
-    """The dtype of settings that `place` has been over."""
-    import torch
-
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[settings.dtype]
-
-
 def edit_config(settings: Settings) -> EditConfig:
     """How the steps are shared between dense and packed passes; what was not said is the engine's default."""
     from sige import EditConfig
@@ -232,7 +224,7 @@ def edit_config(settings: Settings) -> EditConfig:
 
 
 def _sampling(settings: Settings) -> Sampling:
-    from sdxl.editing import Sampling
+    from sdxl.edits.edit import Sampling
 
     return Sampling(
         prompt=settings.prompt or "",

@@ -10,8 +10,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sdxl.errors import InputError
-from sdxl.files import atomic_write, check_output
-from sdxl.images import opened
+from sdxl.pictures.images import opened
+from sige.files import atomic_write, check_output
 
 __all__ = ["check_png_output", "read_settings", "save_png"]
 

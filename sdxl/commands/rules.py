@@ -8,9 +8,10 @@ from math import isfinite
 from typing import TYPE_CHECKING, NoReturn
 
 from sdxl.errors import InputError
+from sige.dtypes import DTYPE_NAMES
 
 if TYPE_CHECKING:
-    from sdxl.settings import Settings
+    from sdxl.commands.settings import Settings
 
 __all__ = ["NAMES", "check", "flag", "nearest", "unknown"]
 
@@ -24,7 +25,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "policy": ("temporal", "lockstep"),
     "schedule": ("growing", "even"),
     "forecast": ("none", "linear", "quadratic", "rising"),
-    "dtype": ("auto", "fp32", "fp16", "bf16"),
+    "dtype": ("auto", *DTYPE_NAMES),
 }
 RENAMED = {"height": "--H", "width": "--W", "steps": "--ddim_steps", "eta": "--ddim_eta"}
 

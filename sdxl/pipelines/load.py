@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdxl.embedded import EMBEDDED, embedded_kind, embedded_weights
+from sdxl.checkpoint.embedded import EMBEDDED, embedded_kind, embedded_weights
 from sdxl.errors import InputError
-from sdxl.extras import add_lora, add_words
-from sdxl.schedulers import SCHEDULERS, make_scheduler
+from sdxl.pipelines.extras import add_lora, add_words
+from sdxl.pipelines.schedulers import SCHEDULERS, make_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def find_kind(
 ) -> tuple[str, Path]:
     """What is wanted, and where it lies."""
     from sdxl.checkpoint.find import find_weights
-    from sdxl.tiny import tiny_weights
+    from sdxl.checkpoint.tiny import tiny_weights
 
     turbo = "turbo" in run_type
     if turbo and model not in ("auto", "sdxl", "tiny"):

@@ -7,9 +7,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from sdxl.errors import SdxlError
-from sdxl.flags import parse
-from sdxl.settings import Settings
+from sdxl.commands.flags import parse
+from sdxl.commands.settings import Settings
+from sige.errors import SigeError
 
 __all__ = ["main"]
 
@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SigeError as error:
+        return _fail(error)
     except Exception as error:
-        if _is_ours(error):
-            return _fail(error)
         if settings is not None and _is_out_of_memory(error):
             return _fail(_advice(settings))
         raise
@@ -40,10 +40,10 @@ def _run(settings: Settings) -> str:
     """What there is to say at the end."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     if settings.generates:
-        from sdxl import tasks
+        from sdxl.commands import tasks
 
         return tasks.run(settings)
-    from sdxl import profile  # torch and diffusers, which take seconds to import
+    from sdxl.commands import profile  # torch and diffusers, which take seconds to import
 
     return profile.run(settings)
 
@@ -51,11 +51,6 @@ def _run(settings: Settings) -> str:
 def _fail(error: object) -> int:
     print("error:", " ".join(str(error).split()), file=sys.stderr)
     return MISTAKE
-
-
-def _is_ours(error: Exception) -> bool:
-    engine = sys.modules.get("sige.errors")  # imported where one of its errors was raised
-    return isinstance(error, SdxlError) or (engine is not None and isinstance(error, engine.SigeError))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

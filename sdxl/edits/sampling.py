@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from sdxl.errors import InputError, SdxlError
-from sdxl.schedulers import takes_eta
+from sdxl.pipelines.schedulers import takes_eta
+from sige.sizes import Size
 
 __all__ = ["Sampling", "pipeline_arguments"]
 
-Size = tuple[int, int]  # height, width
 STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}
 SDXL_ONLY = (
     "prompt_2",

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sdxl import rules
+from sdxl.commands import rules
+from sdxl.commands.settings import STEPS, TURBO_STEPS, Settings
 from sdxl.errors import InputError
-from sdxl.settings import STEPS, TURBO_STEPS, Settings
 
 __all__ = ["parse"]
 
@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> Settings:
 
 def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
     """The settings in the picture, under those of the command line; its file is not written over."""
-    from sdxl.png import read_settings
+    from sdxl.pictures.png import read_settings
 
     output = {"output_path": source.with_name(f"{source.stem}-again.png")}
     return output | dict(read_settings(source)) | said

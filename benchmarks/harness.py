@@ -18,10 +18,11 @@ import torch
 
 import sige
 from sige import profiling
+from sige.dtypes import DTYPE_NAMES
+from sige.files import atomic_write
 from sige.profiling import Candidate, Timing
 
 ROOT = Path(__file__).resolve().parent.parent
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Row = dict[str, Any]
 
 
@@ -95,12 +96,12 @@ def parse(description: str | None, arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=7, help="counted runs per figure, after two to warm up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    parser.add_argument("--dtypes", default="fp32", help=f"comma-separated: {','.join(DTYPES)}")
+    parser.add_argument("--dtypes", default="fp32", help=f"comma-separated: {','.join(DTYPE_NAMES)}")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
     parsed = parser.parse_args(arguments)
     dtypes = tuple(parsed.dtypes.split(","))
-    if unknown := set(dtypes) - set(DTYPES):
-        parser.error(f"--dtypes: {', '.join(sorted(unknown))} is unknown, expected {', '.join(DTYPES)}")
+    if unknown := set(dtypes) - set(DTYPE_NAMES):
+        parser.error(f"--dtypes: {', '.join(sorted(unknown))} is unknown, expected {', '.join(DTYPE_NAMES)}")
     if parsed.runs < 1:
         parser.error("--runs must be at least 1")
     if parsed.device.startswith("cuda") and not torch.cuda.is_available():
@@ -125,8 +126,8 @@ def _text(value: Any) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Timings as objects with median, min, max and runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
+    with atomic_write(path, parents=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
 
 
 def _plain(value: Any) -> Any:

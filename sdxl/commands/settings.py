@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from sdxl import rules
+from sdxl.commands import rules
 from sdxl.errors import InputError
+from sige.sizes import Size
 
 __all__ = ["Settings", "Size"]
 
-Size = tuple[int, int]  # height, width; or top, left
 
 UNSAVED = ("mode", "output_path", "json", "macs_only", "runs")  # say nothing about the picture
 TURBO_STEPS, STEPS = 4, 50

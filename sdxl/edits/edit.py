@@ -19,11 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 import sige
-from sdxl.conditioning import own_negative_crop
+from sdxl.edits.sampling import Sampling, pipeline_arguments
 from sdxl.errors import InputError
-from sdxl.images import crop_back, pad_to_multiple
-from sdxl.latents import as_pixels, decode, encode, spared_encoding, twin, upcast
-from sdxl.masks import (
+from sdxl.pictures.images import crop_back, pad_to_multiple
+from sdxl.pictures.masks import (
     check_mask,
     composite,
     is_empty,
@@ -33,13 +32,14 @@ from sdxl.masks import (
     mask_from_image,
     pad_mask,
 )
-from sdxl.sampling import Sampling, pipeline_arguments
+from sdxl.pipelines.coding import as_pixels, decode, encode, spared_encoding, twin, upcast
+from sdxl.pipelines.mended import own_negative_crop
+from sige.sizes import Size
 
 __all__ = ["Sampling", "edit", "img2img", "sdedit", "text2img"]
 
 logger = logging.getLogger(__name__)
 
-Size = tuple[int, int]  # height, width
 Latents = tuple[Tensor | None, Tensor | None]  # [1, C, h, w]: the original's, and what the edit starts from
 REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from sdxl.errors import InputError, SdxlError
+from sdxl.errors import InputError
+from sige.dtypes import DTYPE_NAMES, named_dtype
+from sige.errors import SigeError
 
-__all__ = ["Parser", "add_dtype", "run"]
+if TYPE_CHECKING:
+    import torch
 
+__all__ = ["Parser", "add_dtype", "chosen_dtype", "run"]
+
+KEEP = "keep"  # each tensor's own dtype
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
@@ -25,9 +31,14 @@ def add_dtype(parser: Parser, default: str) -> None:
     parser.add_argument(
         "--dtype",
         default=default,
-        choices=("keep", "fp32", "fp16", "bf16"),
+        choices=(KEEP, *DTYPE_NAMES),
         help=f"of the weights written (default: {default})",
     )
+
+
+def chosen_dtype(name: str) -> torch.dtype | None:
+    """The dtype that `--dtype` names; None where each tensor keeps its own."""
+    return None if name == KEEP else named_dtype(name)
 
 
 def run(
@@ -38,7 +49,7 @@ def run(
     """The exit status: 0, 2 after one line that says what the user can mend, 130 after Ctrl-C."""
     try:
         command(parse(arguments))
-    except (SdxlError, OSError, MemoryError) as error:
+    except (SigeError, OSError, MemoryError) as error:
         print("error:", " ".join(str(error or "not enough memory").split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

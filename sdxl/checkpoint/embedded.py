@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdxl.errors import CheckpointError
+from sige.config_files import data_folder
 
 __all__ = ["EMBEDDED", "FILES", "embedded_folder", "embedded_kind", "embedded_weights"]
 
@@ -13,12 +14,8 @@ FILES = {"sdxl-base": "base.safetensors", "sdxl-inpaint": "inpaint.safetensors"}
 
 
 def embedded_folder() -> Path:
-    """`assets/embedded` of a source tree; of an installation the package that it became."""
-    import sige
-
-    package = Path(sige.__file__).resolve().parent
-    installed = package / EMBEDDED
-    return installed if installed.is_dir() else package.parent / "assets" / EMBEDDED
+    """`assets/embedded` of a source tree; in an installation the folder of that name in the package `sdxl`."""
+    return data_folder(Path(__file__).resolve().parents[1] / EMBEDDED, f"assets/{EMBEDDED}")
 
 
 def embedded_weights(kind: str = "sdxl-base") -> Path:

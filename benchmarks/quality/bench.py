@@ -20,11 +20,11 @@ from benchmarks.quality.metrics import band, psnr, ssim_map
 from benchmarks.quality.results import Score, Settings
 from benchmarks.quality.ways import Dense, Way
 from benchmarks.quality.work import Work
-from sdxl.editing import Sampling
+from sdxl.edits.edit import Sampling
 from sdxl.errors import InputError
-from sdxl.images import open_picture
-from sdxl.pipelines import make_pipeline
-from sdxl.png import read_settings, save_png
+from sdxl.pictures.images import open_picture
+from sdxl.pictures.png import read_settings, save_png
+from sdxl.pipelines.load import make_pipeline
 
 __all__ = ["MOST", "Bench", "settings_of"]
 

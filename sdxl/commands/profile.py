@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sdxl.embedded import EMBEDDED
+from sdxl.checkpoint.embedded import EMBEDDED
+from sdxl.commands.inputs import load_inputs
+from sdxl.commands.settings import Settings, Size
+from sdxl.commands.tasks import place
 from sdxl.errors import InputError, SdxlError
-from sdxl.files import check_output
-from sdxl.inputs import load_inputs
-from sdxl.settings import Settings, Size
-from sdxl.tasks import place, torch_dtype
+from sige.dtypes import named_dtype
+from sige.files import check_output
 
 if TYPE_CHECKING:
     from sdxl.checkpoint.configs import Shapes
@@ -61,7 +62,7 @@ def _build(settings: Settings, size: Size, device: str) -> Subject:
 
     kind = _kind(settings)
     shapes = load_shapes(kind, settings.config_path, _variant(settings))
-    options: dict[str, Any] = {"device": device, "dtype": torch_dtype(settings)}
+    options: dict[str, Any] = {"device": device, "dtype": named_dtype(settings.dtype)}
     if settings.mode in CODERS:
         return build(CODERS[settings.mode], size, changes=shapes.parts["vae"], **options)
     return build_unet(shapes, size, guided=settings.scale > 1, **options)
@@ -95,7 +96,7 @@ def _variant(settings: Settings) -> str:
     from sdxl.checkpoint.configs import FULL_SIZE
     from sdxl.checkpoint.header import read_header
     from sdxl.checkpoint.kinds import identify
-    from sdxl.pipelines import find_kind
+    from sdxl.pipelines.load import find_kind
 
     if settings.model in (EMBEDDED, "tiny"):
         return settings.model

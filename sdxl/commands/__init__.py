@@ -1,0 +1,1 @@
+"""The command lines: flags to settings, settings to requests, errors to one line."""

@@ -1,0 +1,1 @@
+"""Edits: a request goes in, a result comes out."""

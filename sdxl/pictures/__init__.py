@@ -1,0 +1,1 @@
+"""Pictures and masks: read strictly, written whole, put together."""

@@ -1,0 +1,36 @@
+"""Where the configurations lie: in the installed package, or in a source tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sige.errors import ConfigError
+
+__all__ = ["config_folder", "data_folder", "load_config"]
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_folder(installed: Path, in_source_tree: str) -> Path:
+    """`installed` where the package is installed with its data; else the folder of that name in the source tree."""
+    return installed if installed.is_dir() else _PACKAGE.parent / in_source_tree
+
+
+def config_folder() -> Path:
+    """The folder with `sdxl-base.yaml`.
+
+    >>> (config_folder() / "sdxl-base.yaml").is_file()
+    True
+    """
+    return data_folder(_PACKAGE / "configs", "configs")
+
+
+def load_config(name: str) -> dict[str, Any]:
+    """The content of `<name>.yaml` in the folder of configurations."""
+    from omegaconf import OmegaConf
+
+    path = config_folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"config: {path} does not exist, expected the project's own configurations")
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[no-any-return]
