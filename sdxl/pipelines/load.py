@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdxl.checkpoint.embedded import EMBEDDED, embedded_kind, embedded_weights
 from sdxl.errors import InputError
 from sdxl.pipelines.extras import add_lora, add_words
+from sdxl.pipelines.mended import quiet
 from sdxl.pipelines.schedulers import SCHEDULERS, make_scheduler
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
     """Diffusers' pipeline for the task, of parts that are already loaded."""
     import diffusers
 
-    for name in ("diffusers.models.modeling_utils", "transformers.utils.import_utils"):
-        logging.getLogger(name).addFilter(_says_something)
+    quiet()
     noise = make_scheduler(scheduler, parts.kind, parts.scheduler_config)
     shared = {"vae": parts.vae, "unet": parts.unet, "scheduler": noise}
     if parts.kind.startswith("sd15"):
@@ -121,9 +120,3 @@ def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
             raise InputError("the refiner makes no pictures of its own: run it after a base model, with --refined True")
         options.pop("requires_aesthetics_score", None)
     return getattr(diffusers, f"StableDiffusionXL{TASKS[task]}")(**shared, **encoders, **options)
-
-
-def _says_something(record: logging.LogRecord) -> bool:
-    """Nothing is said of modules that are none, at each cast of a VAE, nor of a torchvision that no one here needs."""
-    message = record.getMessage()
-    return "should be kept in float32: []" not in message and "requires torchvision" not in message
