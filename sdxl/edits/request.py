@@ -37,9 +37,9 @@ class Request:
 
     With a `policy` only what the edit touches is computed at every step, without one every pass is dense.
 
-    >>> Request(Sampling("a horse"), image=Image.new("RGB", (64, 48)), mask=np.ones((48, 60)))
+    >>> Request(Sampling("a horse"), image=Image.new("RGB", (9, 9)), mask=np.ones((9, 8)))
     Traceback (most recent call last):
-    sdxl.errors.InputError: mask: got 48 high x 60 wide, expected the size of the image, 48 high x 64 wide: resize the mask
+    sdxl.errors.InputError: mask: got 9 high x 8 wide, expected the size of the image, 9 high x 9 wide: resize the mask
     """
 
     sampling: Sampling
@@ -172,7 +172,9 @@ class Request:
         if self.policy is None:
             return
         if getattr(self.policy, "original", None) is not None:
-            raise InputError("policy: got latents of the original, expected none: the edit encodes the picture", "policy")
+            raise InputError(
+                "policy: got latents of the original, expected none: the edit encodes the picture", "policy"
+            )
         if self.task in ("img2img", "text2img"):
             raise InputError(
                 f"policy: got {type(self.policy).__name__} for {self.task}, where everything is new and there is "

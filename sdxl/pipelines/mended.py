@@ -1,4 +1,4 @@
-"""Every fault of diffusers' pipelines (0.42.1) that is mended here, from outside; each is undone when its block ends."""
+"""Every fault of diffusers' pipelines (0.42.1) that is mended from outside, each for as long as its block lasts."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _encode_to_zeros(vae: Any, pixels: Tensor) -> Any:  # [B, 3, H, W] -> latent
 
 
 def quiet() -> None:
-    """Silences two warnings that ask for nothing: of an empty list of modules, and of a torchvision that is not used."""
+    """Silences two warnings that nobody can act on: of an empty list of modules, and of a missing torchvision."""
     for name in ("diffusers.models.modeling_utils", "transformers.utils.import_utils"):
         logging.getLogger(name).addFilter(_is_worth_reading)
 
