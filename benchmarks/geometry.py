@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.harness import machine, print_table, write_json
 from sige.geometry import GatherMap, Geometry, gather_map
-from sige.region import BoolArray, Region
+from sige.positions import BoolArray
+from sige.region import Region
 
 BUDGET_MS = 50  # for the masks of about 10 %
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` imports what is asked for
     from sige import ops
-    from sige.config import EditConfig
-    from sige.editing import Handle, enable, handle_of
     from sige.errors import (
         ConfigError,
         GeometryError,
@@ -20,7 +18,9 @@ if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` im
         UnsupportedError,
     )
     from sige.geometry import GatherMap, Geometry, gather_map, row_map
-    from sige.recording import Recording
+    from sige.handle import Handle, enable, handle_of
+    from sige.policies import Lockstep, Policy, Temporal
+    from sige.recordings import Recording
     from sige.region import Region
 
 __version__ = "0.1.0"
@@ -40,26 +40,28 @@ _HOMES = {  # loaded when first asked for: torch takes a second to import
         "sige.errors",
     ),
     **dict.fromkeys(("GatherMap", "Geometry", "gather_map", "row_map"), "sige.geometry"),
-    **dict.fromkeys(("Handle", "enable", "handle_of"), "sige.editing"),
-    "EditConfig": "sige.config",
-    "Recording": "sige.recording",
+    **dict.fromkeys(("Handle", "enable", "handle_of"), "sige.handle"),
+    **dict.fromkeys(("Lockstep", "Policy", "Temporal"), "sige.policies"),
+    "Recording": "sige.recordings",
     "Region": "sige.region",
 }
 
 __all__ = [  # noqa: F822
     "ConfigError",
-    "EditConfig",
     "GatherMap",
     "Geometry",
     "GeometryError",
     "Handle",
+    "Lockstep",
     "OpError",
     "OutputError",
+    "Policy",
     "Recording",
     "RecordingError",
     "Region",
     "RegionError",
     "SigeError",
+    "Temporal",
     "UnsupportedError",
     "__version__",
     "enable",

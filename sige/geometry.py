@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sige.errors import GeometryError
-from sige.region import BoolArray, Int32Array, Region, cover, read_only
+from sige.positions import BoolArray, Int32Array, cover, read_only
+from sige.region import Region
+from sige.sizes import Size
 
 __all__ = ["GatherMap", "Geometry", "gather_map", "row_map"]
 
@@ -30,11 +32,11 @@ class Geometry:
     (64, 32)
     """
 
-    kernel: tuple[int, int] = (3, 3)  # height, width
+    kernel: Size = (3, 3)  # height, width
     stride: int = 1
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
     upsample: int = 1  # nearest, before the padding
-    upsample_size: tuple[int, int] | None = None  # the size to upsample to, where it is not that multiple
+    upsample_size: Size | None = None  # the size to upsample to, where it is not that multiple
 
     def __post_init__(self) -> None:
         _check_ints("kernel", self.kernel, length=2, minimum=1)
@@ -65,7 +67,7 @@ class Geometry:
         return cls(stride=2, padding=(0, 0, 1, 1))
 
     @classmethod
-    def upsample_conv3x3(cls, size: tuple[int, int] | None = None) -> Geometry:
+    def upsample_conv3x3(cls, size: Size | None = None) -> Geometry:
         """Nearest upsampling by 2, or to `size`, then a 3x3 convolution: the upsampler of UNet and VAE decoder.
 
         A UNet whose input is no multiple of its strides upsamples to the size of the skip connection.
@@ -77,17 +79,17 @@ class Geometry:
         """Rows that one output reads, padding included."""
         return self.kernel[0] * self.kernel[1]
 
-    def upsampled_size(self, height: int, width: int) -> tuple[int, int]:
+    def upsampled_size(self, height: int, width: int) -> Size:
         """Size of the upsampled input."""
         return self.upsample_size or (height * self.upsample, width * self.upsample)
 
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+    def padded_size(self, height: int, width: int) -> Size:
         """Size of the upsampled and padded input."""
         top, left, bottom, right = self.padding
         upsampled = self.upsampled_size(height, width)
         return upsampled[0] + top + bottom, upsampled[1] + left + right
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
+    def output_size(self, height: int, width: int) -> Size:
         """Size of the output for an input of height x width, counted before upsampling."""
         padded = self.padded_size(height, width)
         if min(height, width) < 1 or padded[0] < self.kernel[0] or padded[1] < self.kernel[1]:
@@ -113,8 +115,8 @@ class GatherMap:
     index: Int32Array = field(repr=False)  # [N_out, T]
     halo: Int32Array = field(repr=False)  # [M], flat input positions, ascending
     packed_rows: int  # N
-    input_size: tuple[int, int]
-    output_size: tuple[int, int]
+    input_size: Size
+    output_size: Size
 
     @cached_property
     def index_full(self) -> Int32Array:  # [N_out, T]

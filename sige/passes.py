@@ -1,25 +1,32 @@
-"""One pass of a component: dense and recorded, or packed."""
+"""One pass of a component: dense, dense and recorded, or packed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sige.errors import RegionError
-from sige.ops import group_stats, scatter
-from sige.packed.features import Layout, PackedPass, Tap, TextCache
-from sige.recording import Blend, ComponentRecording, Recording
+from sige.models.component import Component, sample_size, unpack
+from sige.packed.features import PackedPass
+from sige.packed.layout import Layout
+from sige.packed.prompt import PromptKeys
+from sige.recordings import Blend, ComponentRecording, Recording
 from sige.region import Region
 
-if TYPE_CHECKING:
-    from sige.models import Component
+__all__ = ["Call", "Packing", "Passes", "record_pass"]
 
-__all__ = ["Call", "Packing", "record_pass"]
+
+@dataclass
+class Passes:
+    """How many passes of each kind ran."""
+
+    dense: int = 0
+    packed: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     arguments: dict[str, Any]  # by name, with defaults
+    passes: Passes = field(default_factory=Passes)  # of the component; each pass adds itself
+    changed: bool = False  # since the call before: modules or weights are others
 
     @property
     def sample(self) -> Tensor:  # [B, C, H, W]
@@ -39,22 +48,23 @@ class Call:
 
     def dense(self) -> Any:
         """What the model itself returns."""
+        self.passes.dense += 1
         return self.original(*self.args, **self.kwargs)
 
     def on(self, sample: Tensor) -> Call:  # [B, C, H, W]
         """The same call of another sample."""
-        arguments = {**self.arguments, "sample": sample}
-        return Call(self.component, self.original, (), arguments, arguments)
+        arguments = self.component.with_sample(self.arguments, sample)
+        return replace(self, args=(), kwargs=arguments, arguments=arguments)
 
 
 def record_pass(call: Call, recording: Recording) -> Any:
-    """The dense pass, with hooks that fill the component's part of the recording."""
+    """What the model itself returns; a probe in each layer fills the component's part of the recording."""
     component, sample = call.component, call.sample
     component.check(call.arguments)
     part = ComponentRecording()
     with ExitStack() as hooks:
-        for tap in component.taps():
-            hooks.callback(_hook(tap, part).remove)
+        for probe in component.probes():
+            hooks.callback(probe.attach(part).remove)
         result = call.dense()
     output = result[0] if not isinstance(result, Tensor) else result
     for key, rows in part.rows.items():
@@ -66,59 +76,37 @@ def record_pass(call: Call, recording: Recording) -> Any:
     return result
 
 
-def _hook(tap: Tap, part: ComponentRecording) -> torch.utils.hooks.RemovableHandle:
-    def keep(value: Tensor) -> None:
-        rows = _as_rows(value.detach())
-        part.rows[tap.key] = rows
-        if tap.groups:
-            part.stats[tap.key] = group_stats(rows, tap.groups)
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        keep(output)
-
-    if tap.of == "input":
-        return tap.module.register_forward_pre_hook(before, with_kwargs=True)
-    return tap.module.register_forward_hook(after)
-
-
-def _as_rows(value: Tensor) -> Tensor:  # [B, C, H, W] or [B, M, C] -> [B, M, C]
-    """A view where the tensor is channels-last already, a copy where not."""
-    if value.dim() == 4:
-        value = value.permute(0, 2, 3, 1).flatten(1, 2)
-    return value.contiguous()
-
-
 @dataclass
 class Packing:
     """What the packed passes of an edit share."""
 
     region: Region
     exact_statistics: bool
-    text: TextCache
+    prompt: PromptKeys
     _layouts: dict[torch.device, Layout] = field(default_factory=dict)
 
     @torch.no_grad()
-    def run(self, call: Call, blend: Blend) -> Any:
-        """The packed pass, scattered into a copy of the recorded output."""
+    def packed(self, call: Call, blend: Blend) -> Any:
+        """What the model would return: the recorded output, computed anew at the active positions."""
         component, sample, arguments = call.component, call.sample, call.arguments
         component.check(arguments)
         recorded = blend.component(component.name)
         recorded.check(sample)
         self._check_aspect(component.name, sample)
+        call.passes.packed += 1
         output = recorded.output()
-        size = (output.shape[2], output.shape[3])
         layout = self._layouts.setdefault(sample.device, Layout(self.region, sample.device))
-        if layout.index(size).numel() == 0 and layout.index((sample.shape[2], sample.shape[3])).numel() == 0:
-            return component.wrap(output, arguments)
-        text = component.text(arguments)
-        if text is not None:
-            self.text.use(text)
-        run = PackedPass(layout, recorded, self.exact_statistics, text, self.text)
-        scatter(output, component.run(arguments, run), layout.index(size))
+        if any(layout.index(sample_size(level)).numel() for level in (output, sample)):
+            packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call))
+            unpack(output, component.packed(arguments, packed_pass), layout)
         return component.wrap(output, arguments)
+
+    def _prompt_of(self, call: Call) -> PromptKeys:
+        text = call.component.text(call.arguments)
+        if text is None:
+            return PromptKeys()
+        self.prompt.use(text)
+        return self.prompt
 
     def _check_aspect(self, name: str, sample: Tensor) -> None:  # [B, C, h, w]
         """The region's image and the sample differ by one scale, up to a position of rounding."""

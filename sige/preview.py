@@ -9,7 +9,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from sige.errors import RegionError
-from sige.region import BoolArray, cover
+from sige.positions import BoolArray, cover
+from sige.sizes import Size
 
 __all__ = ["draw_levels"]
 
@@ -20,8 +21,8 @@ _FINEST_GRID = 5  # a cell of fewer pixels shows no grid lines
 
 
 def draw_levels(
-    image_size: tuple[int, int],  # (H, W): the shape of every panel
-    levels: Mapping[tuple[int, int], BoolArray],  # (h, w) -> active positions [h, w]
+    image_size: Size,  # (H, W): the shape of every panel
+    levels: Mapping[Size, BoolArray],  # (h, w) -> active positions [h, w]
 ) -> Image.Image:
     """One panel per level side by side, active positions coloured, with size and share as a caption.
 

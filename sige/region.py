@@ -7,21 +7,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sige.errors import RegionError
+from sige.positions import BoolArray, Int32Array, cover, dilate, read_only
+from sige.sizes import Size
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["BoolArray", "Int32Array", "Region", "cover", "read_only"]
-
-BoolArray = npt.NDArray[np.bool_]
-Int32Array = npt.NDArray[np.int32]
-_Array = TypeVar("_Array", bound=npt.NDArray[Any])
+__all__ = ["Region"]
 
 _MAX_POSITIONS = np.iinfo(np.int32).max
 _FINEST_HALVED = 8  # pixels: levels whose positions are wider dilate less, see Region.from_mask
@@ -44,10 +42,10 @@ class Region:
     1.0
     """
 
-    image_size: tuple[int, int]
+    image_size: Size
     _derive: Callable[[int, int], BoolArray]  # (h, w) -> [h, w]; `active` keeps what it returns
-    _active: dict[tuple[int, int], BoolArray] = field(default_factory=dict, init=False)
-    _index: dict[tuple[int, int], Int32Array] = field(default_factory=dict, init=False)
+    _active: dict[Size, BoolArray] = field(default_factory=dict, init=False)
+    _index: dict[Size, Int32Array] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_mask(
@@ -194,7 +192,7 @@ class Region:
 
     def preview(
         self,
-        levels: Iterable[tuple[int, int]] | None = None,  # (h, w); None: the image, 1/8, 1/16, 1/32
+        levels: Iterable[Size] | None = None,  # (h, w); None: the image, 1/8, 1/16, 1/32
     ) -> Image.Image:
         """Picture of the active positions, one panel per level, to look at (needs Pillow).
 
@@ -209,58 +207,10 @@ class Region:
         return draw_levels(self.image_size, {(h, w): self.active(h, w) for h, w in levels})
 
 
-def cover(
-    pixels: BoolArray,  # [H, W]
-    height: int,
-    width: int,
-) -> BoolArray:  # [h, w]
-    """Positions of a height x width level that cover any true pixel; may return `pixels` itself.
-
-    >>> cover(np.array([[False, False, True]]), 1, 2)
-    array([[False,  True]])
-    """
-    return _cover_axis(_cover_axis(pixels, height, axis=0), width, axis=1)
-
-
-def read_only(array: _Array) -> _Array:
-    """The array itself, closed to writing."""
-    array.flags.writeable = False
-    return array
-
-
-def _cover_axis(pixels: BoolArray, count: int, axis: int) -> BoolArray:
-    size = pixels.shape[axis]
-    if count == size:
-        return pixels
-    position = np.arange(count)
-    first = position * size // count
-    last = -(-(position + 1) * size // count) - 1
-    # One pass per covered pixel, over whole rows: 10 times faster here than any(), reduceat() or cumsum().
-    covered: BoolArray = pixels.take(first, axis)
-    for offset in range(1, int((last - first).max()) + 1):
-        covered |= pixels.take(np.minimum(first + offset, last), axis)
-    return covered
-
-
-def _dilate(active: BoolArray, by: int) -> BoolArray:
-    by = min(by, max(active.shape))
-    for _ in range(2):  # along the rows, then, transposed, along the columns
-        reach = 0
-        while reach < by:
-            # Doubles the reach; not more, as at a border only half a window is there to be shifted.
-            step = min(reach + 1, by - reach)
-            grown = np.copy(active)
-            grown[step:] |= active[:-step]
-            grown[:-step] |= active[step:]
-            active, reach = grown, reach + step
-        active = active.T
-    return active
-
-
 def _mask_level(pixels: BoolArray, dilation: int, height: int, width: int) -> BoolArray:
     cell = max(pixels.shape[0] / height, pixels.shape[1] / width)  # pixels that a position is wide
     halvings = max(round(math.log2(cell / _FINEST_HALVED)), 0)
-    return _dilate(cover(pixels, height, width), dilation >> halvings)
+    return dilate(cover(pixels, height, width), dilation >> halvings)
 
 
 def _constant_level(value: bool, height: int, width: int) -> BoolArray:
@@ -311,7 +261,7 @@ def _as_int(value: int, name: str, *, minimum: int) -> int:
     return int(value)
 
 
-def _as_size(height: int, width: int) -> tuple[int, int]:
+def _as_size(height: int, width: int) -> Size:
     size = _as_int(height, "height", minimum=1), _as_int(width, "width", minimum=1)
     if size[0] * size[1] > _MAX_POSITIONS:
         raise RegionError(

@@ -1,6 +1,10 @@
-"""The adapters: they walk a diffusers model and build its packed counterpart. The only files that import diffusers."""
+"""The adapters: they walk a diffusers model and build its packed counterpart. In the engine only they know diffusers.
 
-from sige.models.component import Component
-from sige.models.find import find_components, is_pipeline
+(`sige.profiling.models` builds whole models from configurations, and imports diffusers for that.)
+"""
 
-__all__ = ["Component", "find_components", "is_pipeline"]
+from sige.models.caller import Caller, find_caller
+from sige.models.component import Component, Part, Role
+from sige.models.find import find_parts, is_pipeline
+
+__all__ = ["Caller", "Component", "Part", "Role", "find_caller", "find_parts", "is_pipeline"]

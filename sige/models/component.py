@@ -2,38 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from sige.packed.features import PackedPass, Tap
+from sige.ops import scatter
+from sige.packed.features import Features, PackedPass
+from sige.packed.layout import Layout
+from sige.recordings import Probe
+from sige.sizes import Size
 
-__all__ = ["Component"]
+__all__ = ["Component", "Part", "Role", "pack", "sample_size", "unpack"]
+
+Role = Literal["denoiser", "coder"]
 
 
 class Component(Protocol):
-    """What editing needs of a UNet, an encoder or a decoder."""
+    """What the engine needs of a UNet, an encoder or a decoder: how to read a call, and its packed pass."""
 
-    name: str  # unet, vae.encoder, vae.decoder
+    name: str  # unet, vae.encoder, vae.decoder: its key in a recording
+    role: Role
     module: nn.Module  # whose forward is replaced
 
-    def rebuild(self) -> Component:
-        """The same component walked again, after its modules have changed (a LoRA was loaded, say)."""
-
-    def taps(self) -> list[Tap]:
+    def probes(self) -> list[Probe]:
         """What a dense pass must record."""
 
     def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
         """The image-like input among the arguments of forward."""
 
+    def with_sample(
+        self,
+        arguments: dict[str, Any],
+        sample: Tensor,  # [B, C, H, W]
+    ) -> dict[str, Any]:
+        """The same arguments with another input."""
+
     def text(self, arguments: dict[str, Any]) -> Tensor | None:  # [B, tokens, C]
-        """The prompt among the arguments, processed as the model does; None where there is no prompt."""
+        """The prompt among the arguments; None where the component reads none."""
 
     def check(self, arguments: dict[str, Any]) -> None:
         """Refuses arguments that cannot run packed, by name, with what to do."""
 
-    def run(self, arguments: dict[str, Any], run: PackedPass) -> Tensor:  # [B, N, C_out]
+    def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         """The packed pass: the output at the active positions."""
 
     def wrap(self, output: Tensor, arguments: dict[str, Any]) -> Any:  # [B, C_out, H_out, W_out]
         """The output in the form in which forward returns it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module that may become a component. `walk` walks it; it raises `UnsupportedError` where that fails."""
+
+    name: str
+    role: Role
+    module: nn.Module
+    walk: Callable[[], Component]
+    required: bool = True  # refused by enable(); otherwise only where it would have to be recorded or run packed
+
+
+def sample_size(sample: Tensor) -> Size:  # [B, C, H, W]
+    """The level of an image-like tensor."""
+    return sample.shape[2], sample.shape[3]
+
+
+def pack(
+    dense: Tensor,  # [B, C, H, W]
+    layout: Layout,
+) -> Features:
+    """The active positions of an image-like tensor as rows."""
+    size = sample_size(dense)
+    rows = dense.flatten(2).index_select(2, layout.index(size)).transpose(1, 2).contiguous()  # [B, N, C]
+    return Features(rows, size)
+
+
+def unpack(
+    output: Tensor,  # [B, C, H, W], written to
+    rows: Tensor,  # [B, N, C]
+    layout: Layout,
+) -> Tensor:  # [B, C, H, W]
+    """`output` itself with the rows at the active positions."""
+    scatter(output, rows, layout.index(sample_size(output)))
+    return output

@@ -1,34 +1,51 @@
-"""From what a user passes to enable() to the components that can run packed."""
+"""From what a user passes to enable() to the parts that can run packed."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
 
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 
 from sige.errors import UnsupportedError
-from sige.models.component import Component
+from sige.models.component import Part
 from sige.models.unet import PackedUNet
-from sige.models.vae import vae_components
+from sige.models.vae import PackedCoder
 
-__all__ = ["find_components", "is_pipeline"]
+__all__ = ["find_parts", "is_pipeline"]
 
 
-def find_components(target: object) -> list[Component]:
-    """The UNet, the VAE's encoder and decoder, or all of a pipeline's."""
+def find_parts(target: object) -> list[Part]:
+    """The UNet, the VAE's encoder and decoder, or those of a pipeline.
+
+    A pipeline's VAE is not required to run packed: policies run it dense.
+    """
     if isinstance(target, UNet2DConditionModel):
-        return [PackedUNet(target)]
+        return [Part(PackedUNet.name, PackedUNet.role, target, partial(PackedUNet, target))]
     if isinstance(target, AutoencoderKL):
-        return list(vae_components(target))
-    if isinstance(target, DiffusionPipeline):
-        parts = [getattr(target, name, None) for name in ("unet", "vae")]
-        found = [component for part in parts if part is not None for component in find_components(part)]
-        if found:
-            return found
-    raise UnsupportedError(
-        f"enable: got {type(target).__module__}.{type(target).__name__}, expected a UNet2DConditionModel, an "
-        "AutoencoderKL or a pipeline that has them"
-    )
+        coders = {"vae.encoder": target.encoder, "vae.decoder": target.decoder}
+        return [
+            Part(name, PackedCoder.role, coder, partial(PackedCoder, name, coder, target))
+            for name, coder in coders.items()
+        ]
+    if isinstance(target, DiffusionPipeline) and is_pipeline(target):
+        vae = getattr(target, "vae", None)
+        coders_ = find_parts(vae) if isinstance(vae, AutoencoderKL) else []
+        return [*find_parts(target.unet), *(replace(part, required=False) for part in coders_)]
+    raise UnsupportedError(f"enable: got {_class(target)}, expected {_wanted(target)}")
 
 
 def is_pipeline(target: object) -> bool:
-    """Is it a whole pipeline, whose calls have steps?"""
-    return isinstance(target, DiffusionPipeline)
+    """Says whether it is a whole pipeline with a UNet, whose calls have steps."""
+    return isinstance(target, DiffusionPipeline) and getattr(target, "unet", None) is not None
+
+
+def _class(target: object) -> str:
+    return f"{type(target).__module__}.{type(target).__name__}"
+
+
+def _wanted(target: object) -> str:
+    wanted = "a UNet2DConditionModel, an AutoencoderKL or a pipeline that has them"
+    if "_orig_mod" in getattr(target, "_modules", {}):
+        return f"{wanted}; torch.compile has wrapped this model, and it cannot run packed: enable the one inside"
+    return wanted

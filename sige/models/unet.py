@@ -20,11 +20,14 @@ from torch import Tensor
 
 from sige.errors import UnsupportedError
 from sige.geometry import Geometry
-from sige.models.blocks import Walker, pack
+from sige.models import blocks
+from sige.models.component import Role, pack
+from sige.models.walker import Walker
 from sige.packed.conv import PackedConv
-from sige.packed.features import Features, PackedPass, Tap
+from sige.packed.features import Features, PackedPass
 from sige.packed.resnet import ResnetBlock
 from sige.packed.transformer import PackedTransformer
+from sige.recordings import Probe
 
 __all__ = ["PackedUNet"]
 
@@ -45,15 +48,16 @@ class Stage:
     resampler: PackedConv | None
 
     @property
-    def taps(self) -> list[Tap]:
+    def probes(self) -> list[Probe]:
         parts = [*self.resnets, *self.transformers, self.resampler]
-        return [tap for part in parts if part is not None for tap in part.taps]
+        return [probe for part in parts if part is not None for probe in part.probes]
 
 
 class PackedUNet:
-    """The walk of a UNet; `run` follows its forward, on the active positions."""
+    """A UNet that was walked; `packed` follows its forward at the active positions."""
 
     name = "unet"
+    role: Role = "denoiser"
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         self.module = unet
@@ -77,30 +81,36 @@ class PackedUNet:
     @staticmethod
     def _stage(walker: Walker, block: Any, *kinds: type) -> Stage:
         walker.claim(block, *kinds)
-        resnets = [walker.resnet(resnet) for resnet in block.resnets]
+        resnets = [blocks.resnet(walker, resnet) for resnet in block.resnets]
         attentions = list(getattr(block, "attentions", []))
-        transformers: list[PackedTransformer | None] = [walker.transformer(attention) for attention in attentions]
+        transformers: list[PackedTransformer | None] = [
+            blocks.transformer(walker, attention) for attention in attentions
+        ]
         if isinstance(block, UNetMidBlock2DCrossAttn):
             transformers.insert(0, None)  # resnet, then (transformer, resnet) ...
         transformers += [None] * (len(resnets) - len(transformers))
         downsamplers, upsamplers = (list(getattr(block, name, None) or []) for name in ("downsamplers", "upsamplers"))
-        resamplers = [walker.downsampler(part) for part in downsamplers] + [
-            walker.upsampler(part) for part in upsamplers
+        resamplers = [blocks.downsampler(walker, part) for part in downsamplers] + [
+            blocks.upsampler(walker, part) for part in upsamplers
         ]
         walker.require(block, len(resamplers) <= 1, "expected at most one resampler")
         return Stage(resnets, transformers, resamplers[0] if resamplers else None)
 
-    def rebuild(self) -> PackedUNet:
-        return PackedUNet(self.module)
-
-    def taps(self) -> list[Tap]:
+    def probes(self) -> list[Probe]:
         stages = [*self.down, *([self.middle] if self.middle else []), *self.up]
-        return [*self.first.taps, *(tap for stage in stages for tap in stage.taps), *self.last.taps]
+        return [*self.first.probes, *(probe for stage in stages for probe in stage.probes), *self.last.probes]
 
     # ---- arguments of forward ---------------------------------------------------------------------------------------
 
     def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
         return arguments["sample"]  # type: ignore[no-any-return]
+
+    def with_sample(
+        self,
+        arguments: dict[str, Any],
+        sample: Tensor,  # [B, C, H, W]
+    ) -> dict[str, Any]:
+        return {**arguments, "sample": sample}
 
     def text(self, arguments: dict[str, Any]) -> Tensor | None:  # [B, tokens, C]
         return arguments["encoder_hidden_states"]  # type: ignore[no-any-return]
@@ -131,23 +141,23 @@ class PackedUNet:
 
     # ---- the packed pass --------------------------------------------------------------------------------------------
 
-    def run(self, arguments: dict[str, Any], run: PackedPass) -> Tensor:  # [B, N, C_out]
+    def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         unet = self.module
         sample: Tensor = arguments["sample"]
         embedding = self._embedding(arguments)
         if unet.config.center_input_sample:
             sample = 2 * sample - 1.0
-        x = self.first(Features(pack(sample, run.layout), (sample.shape[2], sample.shape[3])), run)
+        x = self.first(pack(sample, packed_pass.layout), packed_pass)
         skips = [x]
         for stage in self.down:
-            x = self._down(stage, x, skips, embedding, run)
-        skips = self._controlled(skips, arguments["down_block_additional_residuals"], run)
+            x = self._down(stage, x, skips, embedding, packed_pass)
+        skips = self._controlled(skips, arguments["down_block_additional_residuals"], packed_pass)
         if self.middle is not None:
-            x = self._blocks(self.middle, x, embedding, run, middle=True)
-        x = self._controlled([x], [arguments["mid_block_additional_residual"]], run)[0]
+            x = self._blocks(self.middle, x, embedding, packed_pass, middle=True)
+        x = self._controlled([x], [arguments["mid_block_additional_residual"]], packed_pass)[0]
         for stage in self.up:
-            x = self._up(stage, x, skips, embedding, run)
-        return self.last(x, run).rows
+            x = self._up(stage, x, skips, embedding, packed_pass)
+        return self.last(x, packed_pass).rows
 
     def _embedding(self, arguments: dict[str, Any]) -> Tensor:  # [B, E]
         """Time and micro-conditioning, by the model's own methods."""
@@ -166,40 +176,46 @@ class PackedUNet:
         embedding = embedding if added is None else embedding + added
         return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)  # type: ignore[no-any-return]
 
-    def _blocks(self, stage: Stage, x: Features, embedding: Tensor, run: PackedPass, middle: bool = False) -> Features:
+    def _blocks(
+        self, stage: Stage, x: Features, embedding: Tensor, packed_pass: PackedPass, middle: bool = False
+    ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
             if middle and transformer is not None:
-                x = transformer(x, run)
-            x = resnet(x, run, embedding)
+                x = transformer(x, packed_pass)
+            x = resnet(x, packed_pass, embedding)
             if not middle and transformer is not None:
-                x = transformer(x, run)
+                x = transformer(x, packed_pass)
         return x
 
-    def _down(self, stage: Stage, x: Features, skips: list[Features], embedding: Tensor, run: PackedPass) -> Features:
+    def _down(
+        self, stage: Stage, x: Features, skips: list[Features], embedding: Tensor, packed_pass: PackedPass
+    ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
-            x = self._blocks(Stage([resnet], [transformer], None), x, embedding, run)
+            x = self._blocks(Stage([resnet], [transformer], None), x, embedding, packed_pass)
             skips.append(x)
         if stage.resampler is not None:
-            x = stage.resampler(x, run)
+            x = stage.resampler(x, packed_pass)
             skips.append(x)
         return x
 
-    def _up(self, stage: Stage, x: Features, skips: list[Features], embedding: Tensor, run: PackedPass) -> Features:
+    def _up(
+        self, stage: Stage, x: Features, skips: list[Features], embedding: Tensor, packed_pass: PackedPass
+    ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
             joined = Features(torch.cat([x.rows, skips.pop().rows], dim=2), x.size)
-            x = self._blocks(Stage([resnet], [transformer], None), joined, embedding, run)
+            x = self._blocks(Stage([resnet], [transformer], None), joined, embedding, packed_pass)
         if stage.resampler is not None:
-            x = stage.resampler(x, run, upsample_size=skips[-1].size)
+            x = stage.resampler(x, packed_pass, upsample_size=skips[-1].size)
         return x
 
     @staticmethod
     def _controlled(
-        features: list[Features], residuals: Sequence[Tensor | None] | None, run: PackedPass
+        features: list[Features], residuals: Sequence[Tensor | None] | None, packed_pass: PackedPass
     ) -> list[Features]:
         """Adds a ControlNet's residuals at the active positions."""
         if residuals is None:
             return features
         return [
-            x if residual is None else Features(x.rows + pack(residual, run.layout), x.size)
+            x if residual is None else Features(x.rows + pack(residual, packed_pass.layout).rows, x.size)
             for x, residual in zip(features, residuals, strict=True)
         ]

@@ -11,20 +11,26 @@ from torch import Tensor
 
 from sige.errors import UnsupportedError
 from sige.geometry import Geometry
-from sige.models.blocks import Walker, pack
+from sige.models import blocks
+from sige.models.component import Role, pack
+from sige.models.walker import Walker
 from sige.packed.conv import PackedConv
-from sige.packed.features import Features, PackedPass, Tap
+from sige.packed.features import PackedPass
 from sige.packed.resnet import AttentionBlock, ResnetBlock
+from sige.recordings import Probe
 
-__all__ = ["PackedCoder", "vae_components"]
+__all__ = ["PackedCoder"]
 
 Layer = PackedConv | ResnetBlock | AttentionBlock
 
 
 class PackedCoder:
-    """An encoder or a decoder: a chain of layers without skips."""
+    """An encoder or a decoder that was walked: a chain of layers without skips."""
+
+    role: Role = "coder"
 
     def __init__(self, name: str, coder: Encoder | Decoder, vae: AutoencoderKL) -> None:
+        check_whole(vae)
         self.name = name
         self.module = coder
         self.vae = vae
@@ -44,33 +50,37 @@ class PackedCoder:
     @staticmethod
     def _middle(walker: Walker, block: Any) -> list[Layer]:
         walker.claim(block, UNetMidBlock2D)
-        layers: list[Layer] = [walker.resnet(block.resnets[0])]
+        layers: list[Layer] = [blocks.resnet(walker, block.resnets[0])]
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
             if attention is not None:
-                layers.append(walker.attention_block(attention))
-            layers.append(walker.resnet(resnet))
+                layers.append(blocks.attention_block(walker, attention))
+            layers.append(blocks.resnet(walker, resnet))
         return layers
 
     @staticmethod
     def _down(walker: Walker, block: Any) -> list[Layer]:
         walker.claim(block, DownEncoderBlock2D)
-        samplers = [walker.downsampler(sampler) for sampler in block.downsamplers or []]
-        return [*(walker.resnet(resnet) for resnet in block.resnets), *samplers]
+        samplers = [blocks.downsampler(walker, sampler) for sampler in block.downsamplers or []]
+        return [*(blocks.resnet(walker, resnet) for resnet in block.resnets), *samplers]
 
     @staticmethod
     def _up(walker: Walker, block: Any) -> list[Layer]:
         walker.claim(block, UpDecoderBlock2D)
-        samplers = [walker.upsampler(sampler) for sampler in block.upsamplers or []]
-        return [*(walker.resnet(resnet) for resnet in block.resnets), *samplers]
+        samplers = [blocks.upsampler(walker, sampler) for sampler in block.upsamplers or []]
+        return [*(blocks.resnet(walker, resnet) for resnet in block.resnets), *samplers]
 
-    def rebuild(self) -> PackedCoder:
-        return PackedCoder(self.name, self.module, self.vae)
-
-    def taps(self) -> list[Tap]:
-        return [tap for layer in self.layers for tap in layer.taps]
+    def probes(self) -> list[Probe]:
+        return [probe for layer in self.layers for probe in layer.probes]
 
     def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
         return arguments["sample"]  # type: ignore[no-any-return]
+
+    def with_sample(
+        self,
+        arguments: dict[str, Any],
+        sample: Tensor,  # [B, C, H, W]
+    ) -> dict[str, Any]:
+        return {**arguments, "sample": sample}
 
     def text(self, arguments: dict[str, Any]) -> Tensor | None:
         return None
@@ -80,21 +90,14 @@ class PackedCoder:
         if arguments.get("latent_embeds") is not None:
             raise UnsupportedError(f"{self.name}: latent_embeds is given and cannot run packed: leave it out")
 
-    def run(self, arguments: dict[str, Any], run: PackedPass) -> Tensor:  # [B, N, C_out]
-        sample: Tensor = arguments["sample"]
-        x = Features(pack(sample, run.layout), (sample.shape[2], sample.shape[3]))
+    def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
+        x = pack(arguments["sample"], packed_pass.layout)
         for layer in self.layers:
-            x = layer(x, run)
+            x = layer(x, packed_pass)
         return x.rows
 
     def wrap(self, output: Tensor, arguments: dict[str, Any]) -> Tensor:  # [B, C_out, H_out, W_out]
         return output
-
-
-def vae_components(vae: AutoencoderKL) -> list[PackedCoder]:
-    """Encoder and decoder."""
-    check_whole(vae)
-    return [PackedCoder("vae.encoder", vae.encoder, vae), PackedCoder("vae.decoder", vae.decoder, vae)]
 
 
 def check_whole(vae: AutoencoderKL) -> None:

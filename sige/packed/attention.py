@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sige.errors import UnsupportedError
 from sige.ops import block_attention
-from sige.packed.features import PackedPass, Size, Tap
+from sige.packed.features import PackedPass
 from sige.packed.linear import linear
+from sige.recordings import Probe
+from sige.sizes import Size
 
 __all__ = ["CrossAttention", "Projections", "SelfAttention"]
 
@@ -47,29 +48,29 @@ class SelfAttention:
     def __init__(self, key: str, layers: Projections) -> None:
         self.key_name, self.value_name = f"{key}.key", f"{key}.value"
         self.layers = layers
-        self.taps = [Tap(self.key_name, layers.key, "output"), Tap(self.value_name, layers.value, "output")]
+        self.probes = [Probe(self.key_name, layers.key, "output"), Probe(self.value_name, layers.value, "output")]
 
     def __call__(
         self,
         rows: Tensor,  # [B, N, C]
         size: Size,
-        run: PackedPass,
+        packed_pass: PackedPass,
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
         layers = self.layers
         query, key, value = (layers.split(linear(rows, layer)) for layer in (layers.query, layers.key, layers.value))
         if query.shape[1] == 0:
             return residual
-        in_place = run.recorded.is_one  # then recorded rows are read where they lie, active ones skipped
-        inactive = None if in_place else run.layout.inactive(size)
+        in_place = packed_pass.recorded.is_one  # then recorded rows are read where they lie, active ones skipped
+        inactive = None if in_place else packed_pass.layout.inactive(size)
         recorded_key, recorded_value = (
-            layers.split(run.recorded.rows(name, inactive)) for name in (self.key_name, self.value_name)
+            layers.split(packed_pass.recorded.rows(name, inactive)) for name in (self.key_name, self.value_name)
         )
         if rows.device.type != "cuda" and query.shape[3] <= LARGEST_HEAD_ON_CPU:
-            index = run.layout.keys(size, compact=not in_place)
+            index = packed_pass.layout.keys(size, compact=not in_place)
             out = block_attention(query, key, value, recorded_key, recorded_value, index)
         elif in_place:
-            active = run.layout.index(size).long()
+            active = packed_pass.layout.index(size).long()
             out = sdpa(query, recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
         else:
             out = sdpa(query, torch.cat([key, recorded_key], 1), torch.cat([value, recorded_value], 1))
@@ -81,23 +82,18 @@ class CrossAttention:
 
     def __init__(self, layers: Projections) -> None:
         self.layers = layers
-        self.taps: list[Tap] = []
+        self.probes: list[Probe] = []
 
     def __call__(
         self,
         rows: Tensor,  # [B, N, C]
-        run: PackedPass,
+        packed_pass: PackedPass,
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
-        key, value = self._text(run)
+        key, value = packed_pass.prompt.project(self.layers.key, self.layers.value, self._project)
         out = sdpa(self.layers.split(linear(rows, self.layers.query)), key, value)
         return linear(out.flatten(2), self.layers.out, residual)
 
-    def _text(self, run: PackedPass) -> tuple[Tensor, Tensor]:  # [B, tokens, Hd, D] each
-        kept = run.text_cache.projected
-        if self.layers.key not in kept:
-            if run.text is None:
-                raise UnsupportedError("encoder_hidden_states is missing: pass the prompt")
-            key, value = (self.layers.split(linear(run.text, layer)) for layer in (self.layers.key, self.layers.value))
-            kept[self.layers.key] = key, value
-        return kept[self.layers.key]
+    def _project(self, text: Tensor) -> tuple[Tensor, Tensor]:  # [B, tokens, C] -> [B, tokens, Hd, D] twice
+        layers = self.layers
+        return layers.split(linear(text, layers.key)), layers.split(linear(text, layers.value))

@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from sige.geometry import Geometry
 from sige.ops import flatten_weight, sparse_conv2d
-from sige.packed.features import Features, PackedPass, Size, Tap
+from sige.packed.features import Features, PackedPass
 from sige.packed.norm import PackedGroupNorm
+from sige.recordings import Probe
+from sige.sizes import Size
 
 __all__ = ["PackedConv"]
 
@@ -27,23 +29,23 @@ class PackedConv:
         self.conv = conv
         self.geometry = geometry
         self.norm = PackedGroupNorm(key, norm, at) if norm is not None else None
-        self.taps = self.norm.taps if self.norm else [Tap(key, at or conv, "input")]
+        self.probes = self.norm.probes if self.norm else [Probe(key, at or conv, "input")]
 
     def __call__(
         self,
         x: Features,
-        run: PackedPass,
+        packed_pass: PackedPass,
         residual: Tensor | None = None,  # [B, N_out, C_out]
         upsample_size: Size | None = None,  # of the level above, where it is not twice this one
     ) -> Features:
         geometry = self.geometry
         if upsample_size is not None and upsample_size != geometry.upsampled_size(*x.size):
             geometry = Geometry.upsample_conv3x3(upsample_size)
-        index, halo = run.layout.gather(geometry, x.size)
-        scale, shift = self.norm.affine(x, run) if self.norm else (None, None)
+        index, halo = packed_pass.layout.gather(geometry, x.size)
+        scale, shift = self.norm.affine(x, packed_pass) if self.norm else (None, None)
         rows = sparse_conv2d(
             x.rows,
-            run.recorded.rows(self.key, halo),
+            packed_pass.recorded.rows(self.key, halo),
             index,
             flatten_weight(self.conv.weight),  # a view where the weight is channels-last, which enable() sees to
             self.conv.bias,

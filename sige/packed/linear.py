@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sige import ops
+from sige.packed.module_state import is_hooked
 
-__all__ = ["FeedForward", "is_hooked", "linear"]
+__all__ = ["FeedForward", "linear"]
 
 
 def linear(
@@ -28,11 +29,6 @@ def linear(
     else:
         out = layer(rows)
     return out if residual is None else out.add_(residual)
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Does calling the module do more than its class says: hooks, or a forward that was replaced?"""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -30,19 +30,19 @@ class ResnetBlock:
         self.time = time
         self.shortcut = shortcut
         self.output_scale = output_scale
-        self.taps = [*first.taps, *second.taps]
+        self.probes = [*first.probes, *second.probes]
 
     def __call__(
         self,
         x: Features,
-        run: PackedPass,
+        packed_pass: PackedPass,
         embedding: Tensor | None = None,  # [B, E]
     ) -> Features:
-        hidden = self.first(x, run)
+        hidden = self.first(x, packed_pass)
         if self.time is not None and embedding is not None:
             hidden.rows.add_(self.time(F.silu(embedding))[:, None])
         residual = x.rows if self.shortcut is None else linear(x.rows, self.shortcut)
-        out = self.second(hidden, run, residual)
+        out = self.second(hidden, packed_pass, residual)
         if self.output_scale != 1.0:
             out.rows.div_(self.output_scale)
         return out
@@ -55,8 +55,8 @@ class AttentionBlock:
         self.norm = norm
         self.attention = attention
         self.output_scale = output_scale
-        self.taps = [*norm.taps, *attention.taps]
+        self.probes = [*norm.probes, *attention.probes]
 
-    def __call__(self, x: Features, run: PackedPass) -> Features:
-        rows = self.attention(self.norm(x, run), x.size, run, x.rows)
+    def __call__(self, x: Features, packed_pass: PackedPass) -> Features:
+        rows = self.attention(self.norm(x, packed_pass), x.size, packed_pass, x.rows)
         return Features(rows.div_(self.output_scale) if self.output_scale != 1.0 else rows, x.size)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sige.packed.attention import CrossAttention, SelfAttention
-from sige.packed.features import Features, PackedPass, Size, Tap
+from sige.packed.features import Features, PackedPass
 from sige.packed.linear import FeedForward, linear
 from sige.packed.norm import PackedGroupNorm
+from sige.recordings import Probe
+from sige.sizes import Size
 
 __all__ = ["PackedTransformer", "TransformerBlock"]
 
@@ -26,12 +28,12 @@ class TransformerBlock:
         self.self_attention = self_attention
         self.cross_attention = cross_attention
         self.feed_forward = feed_forward
-        self.taps = self_attention.taps
+        self.probes = self_attention.probes
 
-    def __call__(self, rows: Tensor, size: Size, run: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
+    def __call__(self, rows: Tensor, size: Size, packed_pass: PackedPass) -> Tensor:  # [B, N, C] -> [B, N, C]
         first, second, third = self.norms
-        rows = self.self_attention(first(rows), size, run, rows)
-        rows = self.cross_attention(second(rows), run, rows)
+        rows = self.self_attention(first(rows), size, packed_pass, rows)
+        rows = self.cross_attention(second(rows), packed_pass, rows)
         return self.feed_forward(third(rows), rows)
 
 
@@ -45,10 +47,10 @@ class PackedTransformer:
         self.proj_in = proj_in
         self.blocks = blocks
         self.proj_out = proj_out
-        self.taps: list[Tap] = [*norm.taps, *(tap for block in blocks for tap in block.taps)]
+        self.probes: list[Probe] = [*norm.probes, *(probe for block in blocks for probe in block.probes)]
 
-    def __call__(self, x: Features, run: PackedPass) -> Features:
-        rows = linear(self.norm(x, run), self.proj_in)
+    def __call__(self, x: Features, packed_pass: PackedPass) -> Features:
+        rows = linear(self.norm(x, packed_pass), self.proj_in)
         for block in self.blocks:
-            rows = block(rows, x.size, run)
+            rows = block(rows, x.size, packed_pass)
         return Features(linear(rows, self.proj_out, x.rows), x.size)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import sige
 from sige import Recording, RecordingError, Region
 from sige.ops import group_stats
-from sige.recording import Blend, BlendedComponent, ComponentRecording
+from sige.recordings import Blend, BlendedComponent, ComponentRecording
 from tests.models.test_properties import RELATIVE_ERROR, active, relative_error
 from tests.models.tiny import Case, every_case, make_case
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import sige
 from sige import Recording, Region
-from sige.recording import ComponentRecording
+from sige.recordings import ComponentRecording
 from tests.models.state import wrapped
 from tests.models.test_properties import OpCounter
 from tests.models.tiny import TOKENS, sdxl_base, sdxl_inpainting, vae
@@ -71,7 +71,7 @@ def test_a_whole_pipeline_with_everything_active_equals_the_dense_pipeline(
     with handle.record() as recording:
         run_pipeline(pipe, options, 2)
     assert set(recording.components) == set(handle.components)
-    with handle.edit(Region.full(128, 128)), OpCounter() as counter:
+    with handle.edit(Region.full(128, 128), blend=[(recording, 1.0)]), OpCounter() as counter:
         out = run_pipeline(pipe, options, 1)
     assert counter.ran
     handle.disable()

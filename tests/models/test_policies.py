@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 import sige
-from sige import ConfigError, EditConfig, Recording, RecordingError, Region
+from sige import ConfigError, Lockstep, Recording, RecordingError, Region, Temporal
 from sige.passes import Call
+from sige.policies import runner
+from sige.policies.runner import Runner
 from tests.models.tiny import TOKENS, sd15, sdxl_base, sdxl_inpainting, vae
 
 SIDE = 128
@@ -89,9 +91,9 @@ def quiet() -> Iterator[None]:
 )
 def test_all_steps_dense_equals_the_dense_pipeline_bit_for_bit(kind: str, scheduler: str) -> None:
     job = Job(kind, scheduler)
-    with sige.enable(job.pipe, EditConfig(dense_steps=1000)) as handle:
+    with sige.enable(job.pipe) as handle:
         dense = job()
-        with handle.edit(job.mask):
+        with handle.edit(job.mask, Temporal(dense_steps=1000)):
             assert torch.equal(job(), dense)
         assert handle.passes.packed == 0 and handle.passes.dense >= STEPS * 0.7
 
@@ -100,7 +102,7 @@ def test_all_steps_dense_equals_the_dense_pipeline_bit_for_bit(kind: str, schedu
 def test_an_enabled_pipeline_is_the_plain_pipeline_and_comes_back_bit_for_bit(kind: str) -> None:
     job = Job(kind)
     plain = job()
-    with sige.enable(job.pipe, EditConfig()):
+    with sige.enable(job.pipe):
         assert (job() - plain).norm() <= 1e-4 * plain.norm()  # convolutions in another memory format
     assert torch.equal(job(), plain)
 
@@ -108,7 +110,7 @@ def test_an_enabled_pipeline_is_the_plain_pipeline_and_comes_back_bit_for_bit(ki
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_temporal_runs_dense_where_the_schedule_says_and_packed_elsewhere(scheduler: str) -> None:
     job = Job("XLInpaint", scheduler)
-    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 2, 5))) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask, Temporal(dense_steps=(0, 2, 5))):
         out = job()
     assert handle.passes.dense == 3
     assert handle.passes.packed == job.pipe.num_timesteps - 3
@@ -117,7 +119,7 @@ def test_temporal_runs_dense_where_the_schedule_says_and_packed_elsewhere(schedu
 
 def test_a_budget_is_kept_with_fewer_steps_than_were_asked_for() -> None:
     job = Job("XLImg2Img")
-    with sige.enable(job.pipe, EditConfig(dense_steps=3)) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask, Temporal(dense_steps=3)):
         job(num_inference_steps=10, strength=0.5)
     assert (handle.passes.dense, handle.passes.packed) == (3, 2)
 
@@ -126,14 +128,14 @@ def test_a_budget_is_kept_with_fewer_steps_than_were_asked_for() -> None:
 def test_few_steps_degrade_to_what_makes_sense(steps: int) -> None:
     """As turbo's."""
     job = Job("XLInpaint", "EulerAncestralDiscreteScheduler")
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         out = job(num_inference_steps=steps, guidance_scale=0.0)
     assert (handle.passes.dense, handle.passes.packed) == (min(steps, 2), max(steps - 2, 0))
     assert torch.isfinite(out).all()
 
 
-def error(job: Job, config: EditConfig, dense: Tensor) -> float:
-    with sige.enable(job.pipe, config) as handle, handle.edit(job.mask):
+def error(job: Job, policy: Temporal, dense: Tensor) -> float:
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask, policy):
         out = job()
     return ((out - dense).norm() / dense.norm()).item()
 
@@ -141,13 +143,13 @@ def error(job: Job, config: EditConfig, dense: Tensor) -> float:
 def test_more_dense_steps_bring_the_result_closer_to_dense() -> None:
     job = Job("XLInpaint")
     dense = job()
-    errors = [error(job, EditConfig(dense_steps=steps, forecast="linear"), dense) for steps in (1, 4, 8)]
+    errors = [error(job, Temporal(dense_steps=steps, forecast="linear"), dense) for steps in (1, 4, 8)]
     assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4
 
 
 def test_everything_active_runs_dense() -> None:
     job = Job("XLInpaint")
-    with sige.enable(job.pipe, EditConfig()) as handle:
+    with sige.enable(job.pipe) as handle:
         dense = job()
         with handle.edit(np.ones((SIDE, SIDE))):
             assert torch.equal(job(), dense)
@@ -156,24 +158,31 @@ def test_everything_active_runs_dense() -> None:
 
 def test_nothing_active_keeps_the_forecast() -> None:
     job = Job("XLImg2Img")
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(Region.empty(SIDE, SIDE)):
+    with sige.enable(job.pipe) as handle, handle.edit(Region.empty(SIDE, SIDE)):
         assert torch.isfinite(job()).all()
     assert handle.passes.packed > 0
 
 
+ORIGINAL = torch.zeros(1, 4, 8, 8)
+
+
 @pytest.mark.parametrize(
-    ("policy", "dilation", "by"), [("temporal", None, 0), ("lockstep", None, 1), ("temporal", 2, 2)]
+    ("policy", "by"),
+    [
+        (Temporal(), 0),
+        (Lockstep(original=ORIGINAL), 1),
+        (Temporal(dilation=2), 2),
+        (Lockstep(original=ORIGINAL, dilation=0), 0),
+    ],
+    ids=str,
 )
-def test_a_mask_grows_as_far_as_the_policy_says(
-    policy: str, dilation: int | None, by: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mask_grows_as_far_as_the_policy_says(policy: sige.Policy, by: int, monkeypatch: pytest.MonkeyPatch) -> None:
     job, grown = Job("XLInpaint"), []
     from_mask = Region.from_mask
     monkeypatch.setattr(
         Region, "from_mask", lambda mask, *, dilation: grown.append(dilation) or from_mask(mask, dilation=dilation)
     )
-    config = EditConfig(policy=policy, dilation=dilation)
-    with sige.enable(job.pipe, config) as handle, handle.edit(job.mask, original=torch.zeros(1, 4, 8, 8)):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask, policy):
         pass
     assert grown == [by]
 
@@ -183,13 +192,13 @@ def spy_on_packed(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     from sige.passes import Packing
 
     seen: list[list[float]] = []
-    run = Packing.run
+    packed = Packing.packed
 
     def spy(self: Any, call: Call, blend: Any) -> Any:
         seen.append([round(weight, 6) for _, weight in blend.terms])
-        return run(self, call, blend)
+        return packed(self, call, blend)
 
-    monkeypatch.setattr(Packing, "run", spy)
+    monkeypatch.setattr(Packing, "packed", spy)
     return seen
 
 
@@ -204,8 +213,8 @@ WEIGHTS = {  # of the packed steps 3, 5 and 7, after the dense 1 2, 1 2 4 and 1 
 @pytest.mark.parametrize("forecast", WEIGHTS)
 def test_forecasts_read_the_recordings_with_their_weights(forecast: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job, seen = Job("XLInpaint"), spy_on_packed(monkeypatch)
-    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 1, 2, 4, 6), forecast=forecast)) as handle:
-        with handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle:
+        with handle.edit(job.mask, Temporal(dense_steps=(0, 1, 2, 4, 6), forecast=forecast)):
             job(num_inference_steps=8)
     assert seen == WEIGHTS[forecast]
 
@@ -213,15 +222,15 @@ def test_forecasts_read_the_recordings_with_their_weights(forecast: str, monkeyp
 def test_a_recording_that_nothing_reads_any_more_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job("XLInpaint")
     alive: list[int] = []
-    unet_call = sige.policies.Temporal.__call__
+    run = Runner.__call__
 
     def spy(self: Any, call: Call) -> Any:
-        result = unet_call(self, call)
+        result = run(self, call)
         alive.append(len(self._recordings))
         return result
 
-    monkeypatch.setattr(sige.policies.Temporal, "__call__", spy)
-    with sige.enable(job.pipe, EditConfig(dense_steps=(0, 1, 2, 4, 7))) as handle, handle.edit(job.mask):
+    monkeypatch.setattr(Runner, "__call__", spy)
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask, Temporal(dense_steps=(0, 1, 2, 4, 7))):
         job()
     assert alive == [0, 1, 2, 1, 2, 2, 0, 0]  # 3 reads 1 2; 5 and 6 read 2 4; the first and the last are read by none
 
@@ -232,7 +241,7 @@ def test_a_recording_that_nothing_reads_any_more_is_freed(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "HeunDiscreteScheduler", "PNDMScheduler"])
 def test_each_call_of_the_pipeline_begins_anew(scheduler: str) -> None:
     job = Job("XLInpaint", scheduler)
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         first = job()
         assert torch.equal(job(), first)
         job(num_inference_steps=5)
@@ -255,7 +264,7 @@ def stop_at(step: int, error: type[BaseException]) -> Callable[..., dict[str, An
 @pytest.mark.parametrize("kind", [StopError, KeyboardInterrupt])
 def test_a_call_that_ended_early_does_not_show_in_the_next(kind: type[BaseException]) -> None:
     job = Job("XLInpaint")
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         first = job()
         for step in (0, 3):
             with pytest.raises(kind):
@@ -266,7 +275,7 @@ def test_a_call_that_ended_early_does_not_show_in_the_next(kind: type[BaseExcept
 def test_a_call_that_ended_early_does_not_show_in_one_that_begins_with_less_noise() -> None:
     """Its first timestep is below the last one of the call that was stopped, as if that went on."""
     job = Job("XLImg2Img")
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         first = job(strength=0.5)
         for step in (0, 1):
             with pytest.raises(StopError):
@@ -282,7 +291,7 @@ def test_an_interrupted_pipeline_begins_anew() -> None:
         pipe._interrupt = index >= 2
         return values
 
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         first = job()
         job(callback_on_step_end=interrupt)
         assert torch.equal(job(), first)
@@ -296,7 +305,7 @@ def recordings_alive() -> int:
 def test_leaving_the_edit_frees_every_recording() -> None:
     job = Job("XLInpaint")
     before = recordings_alive()
-    with sige.enable(job.pipe, EditConfig()) as handle:
+    with sige.enable(job.pipe) as handle:
         with pytest.raises(StopError), handle.edit(job.mask):
             job(callback_on_step_end=stop_at(4, StopError))
         assert recordings_alive() == before
@@ -311,14 +320,14 @@ def test_out_of_memory_frees_the_recordings_and_leaves_the_handle_of_use(
     from sige.passes import Packing
 
     job, before = Job("XLInpaint"), recordings_alive()
-    with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         first = job()
         with monkeypatch.context() as patch:
 
             def fail(*_: Any) -> Any:
                 raise error
 
-            patch.setattr(Packing, "run", fail)
+            patch.setattr(Packing, "packed", fail)
             with pytest.raises(type(error)):
                 job()
             assert recordings_alive() == before
@@ -329,7 +338,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     outs = []
     for _ in range(2):
         job = Job("XLInpaint")
-        with sige.enable(job.pipe, EditConfig()) as handle, handle.edit(job.mask):
+        with sige.enable(job.pipe) as handle, handle.edit(job.mask):
             outs.append(job())
     assert torch.equal(*outs)
 
@@ -339,13 +348,13 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def spy_on_recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
     seen: list[tuple[Tensor, float]] = []
-    record = sige.policies.record_pass
+    record = runner.record_pass
 
     def spy(call: Call, recording: Recording) -> Any:
         seen.append((call.sample.clone(), float(call.arguments["timestep"])))
         return record(call, recording)
 
-    monkeypatch.setattr(sige.policies, "record_pass", spy)
+    monkeypatch.setattr(runner, "record_pass", spy)
     return seen
 
 
@@ -371,11 +380,11 @@ def test_lockstep_records_the_original_with_the_noise_of_the_edit(
         errors.append(((call.sample - expected).norm() / expected.norm()).item())
         return record(call, recording)
 
-    record = sige.policies.record_pass
+    record = runner.record_pass
     job.pipe.scheduler.add_noise = listen
-    monkeypatch.setattr(sige.policies, "record_pass", compare)
-    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
-        with handle.edit(job.mask, original=original, start=start):
+    monkeypatch.setattr(runner, "record_pass", compare)
+    with sige.enable(job.pipe) as handle:
+        with handle.edit(job.mask, Lockstep(original=original, start=start)):
             job(image=start)
     assert handle.passes.dense == handle.passes.packed == len(errors) == job.pipe.num_timesteps
     assert max(errors) < 1e-4
@@ -386,8 +395,8 @@ def test_lockstep_of_an_unchanged_picture_is_the_dense_pipeline() -> None:
     job = Job("XLImg2Img")
     original = torch.randn(1, 4, 16, 16)
     dense = job(image=original, num_inference_steps=2, strength=0.5)  # a single step
-    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
-        with handle.edit(job.mask, original=original):
+    with sige.enable(job.pipe) as handle:
+        with handle.edit(job.mask, Lockstep(original=original)):
             out = job(image=original, num_inference_steps=2, strength=0.5)
     torch.testing.assert_close(out, dense, rtol=1e-3, atol=1e-3)
 
@@ -398,8 +407,8 @@ def test_lockstep_of_an_inpainting_unet_keeps_mask_and_masked_picture(
 ) -> None:
     unet = sdxl_inpainting() if kind == "XLInpaint" else sd15(in_channels=9, sample_size=16)
     job, seen = Job(kind, unet=unet), spy_on_recorded(monkeypatch)
-    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
-        with handle.edit(job.mask, original=job.latents()):
+    with sige.enable(job.pipe) as handle:
+        with handle.edit(job.mask, Lockstep(original=job.latents())):
             out = job()
     assert torch.isfinite(out).all()
     assert all(torch.equal(sample[:, 4:], seen[0][0][:, 4:]) for sample, _ in seen)
@@ -408,9 +417,11 @@ def test_lockstep_of_an_inpainting_unet_keeps_mask_and_masked_picture(
 
 def test_lockstep_without_the_original_says_what_it_needs() -> None:
     job = Job("XLInpaint")
-    with sige.enable(job.pipe, EditConfig(policy="lockstep")) as handle:
-        with pytest.raises(ConfigError, match=r"lockstep runs the original beside the edit.*original=latents"):
-            with handle.edit(job.mask):
+    with sige.enable(job.pipe) as handle:
+        with pytest.raises(
+            ConfigError, match=r"original: lockstep runs the original.*original=latents"
+        ):
+            with handle.edit(job.mask, Lockstep()):
                 pass
 
 
@@ -419,28 +430,48 @@ def test_lockstep_without_the_original_says_what_it_needs() -> None:
 
 def test_a_policy_needs_a_pipeline() -> None:
     for target in (sdxl_base(), vae()):
-        with pytest.raises(ConfigError, match="a policy follows the steps of a pipeline"):
-            sige.enable(target, EditConfig())
+        with sige.enable(target) as handle, pytest.raises(ConfigError, match="follows the steps of a pipeline"):
+            with handle.edit(np.ones((SIDE, SIDE)), Temporal()):
+                pass
         assert sige.handle_of(target) is None
 
 
-def test_enabling_again_changes_the_configuration() -> None:
+def test_each_edit_has_the_policy_that_it_is_given() -> None:
+    """Two requests one after the other need no second enable, and the first leaves nothing behind for the second."""
     job = Job("XLInpaint")
     with sige.enable(job.pipe) as handle:
-        assert handle.config is None
-        assert sige.enable(job.pipe, EditConfig(dense_steps=2)) is handle is sige.handle_of(job.pipe)
-        with handle.edit(job.mask):
+        assert sige.enable(job.pipe) is handle is sige.handle_of(job.pipe)
+        for policy, dense in ((Temporal(dense_steps=2), 2), (Temporal(dense_steps=4), 4), (None, 3)):
+            with handle.edit(job.mask, policy):
+                job()
+            assert handle.passes.dense == dense
+        with handle.edit(job.mask, Lockstep(original=job.latents())):
             job()
-        assert handle.passes.dense == 2
-        sige.enable(job.pipe, EditConfig(dense_steps=4))
+        assert handle.passes.dense == handle.passes.packed == STEPS
         with handle.edit(job.mask):
-            job()
-        assert handle.passes.dense == 4
+            first = job()
+    with sige.enable(job.pipe) as handle, handle.edit(job.mask):
+        assert torch.equal(job(), first)
+
+
+@pytest.mark.parametrize("extra", [{"blend": [(Recording(), 1.0)]}, {"exact_statistics": False}], ids=str)
+def test_what_a_policy_would_not_read_is_refused(extra: dict[str, Any]) -> None:
+    job = Job("XLInpaint")
+    with sige.enable(job.pipe) as handle:
+        with pytest.raises(ConfigError, match=rf"^{next(iter(extra))}: a policy brings its own"):
+            with handle.edit(job.mask, Temporal(), **extra):
+                pass
+        with pytest.raises(ConfigError, match=r"^dilation: a Region is dilated already"):
+            with handle.edit(Region.from_mask(job.mask), Temporal(dilation=1)):
+                pass
+        with pytest.raises(ConfigError, match=r"^policy: got 'temporal', expected sige.Temporal"):
+            with handle.edit(job.mask, "temporal"):
+                pass
 
 
 def test_recordings_made_by_hand_can_still_be_read() -> None:
     job = Job("XLInpaint")
-    with sige.enable(job.pipe, EditConfig()) as handle:
+    with sige.enable(job.pipe) as handle:
         with handle.record() as recording:
             job()
         with handle.edit(Region.from_mask(job.mask), blend=[(recording, 1.0)]):
@@ -459,7 +490,7 @@ def test_another_thread_is_told_that_the_model_is_taken() -> None:
             except RecordingError as error:
                 errors.append(error)
 
-    with sige.enable(job.pipe, EditConfig()) as handle:
+    with sige.enable(job.pipe) as handle:
         with handle.edit(job.mask):
             first = job()
             thread = threading.Thread(target=other, args=(handle,))

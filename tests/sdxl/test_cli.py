@@ -237,7 +237,8 @@ def test_mistakes_and_help_load_nothing_heavy() -> None:
         "            statuses.append(main(words))\n"
         "        except SystemExit as stopped:\n"
         "            statuses.append(stopped.code)\n"
-        "print(statuses, [name for name in ('torch', 'diffusers', 'transformers', 'sige.ops') if name in sys.modules])\n"
+        "heavy = ('torch', 'diffusers', 'transformers', 'sige.ops')\n"
+        "print(statuses, [name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 2, 2, 2, 2] []\n"

@@ -1,0 +1,47 @@
+"""Which pipeline is calling a model right now.
+
+A UNet may serve several pipelines, each with a scheduler of its own (`AutoPipelineForInpainting.from_pipe`). Only the
+call stack tells whose step a call is: the nearest frame whose `self` is a pipeline that holds this very module.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+__all__ = ["Caller", "find_caller"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The pipeline that calls, and whether its call has cropped the picture around the mask."""
+
+    pipe: Any
+    crops: bool = False
+
+    @property
+    def timesteps(self) -> Any:  # [steps]
+        """The scheduler's; each call of a pipeline makes a new tensor."""
+        return self.pipe.scheduler.timesteps
+
+    @property
+    def count(self) -> int:
+        """How often this call runs the model: strength and a split leave timesteps out."""
+        return int(getattr(self.pipe, "num_timesteps", 0) or len(self.timesteps))
+
+
+def find_caller(module: nn.Module) -> Caller | None:
+    """The pipeline that calls the module; None where it is called by hand. Takes some microseconds."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_varnames[:1] == ("self",):
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, DiffusionPipeline) and any(part is module for part in owner.components.values()):
+                return Caller(owner, frame.f_locals.get("padding_mask_crop") is not None)
+        frame = frame.f_back
+    return None

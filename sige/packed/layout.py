@@ -1,0 +1,60 @@
+"""A region's index tensors on one device: which rows a packed layer reads at each level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sige.geometry import Geometry, gather_map, row_map
+from sige.positions import Int32Array
+from sige.region import Region
+from sige.sizes import Size
+
+__all__ = ["Layout"]
+
+
+@dataclass(eq=False)
+class Layout:
+    """The index tensors of one region; each is made when a layer first asks for it."""
+
+    region: Region
+    device: torch.device
+    _kept: dict[object, Tensor] = field(default_factory=dict)
+
+    def index(self, size: Size) -> Tensor:  # int32 [N]
+        """The active positions of a level."""
+        return self._keep(("index", size), lambda: self.region.index(*size))
+
+    def gather(self, geometry: Geometry, size: Size) -> tuple[Tensor, Tensor]:  # int32 [N_out, T], int32 [M]
+        """A layer's gather map, and the halo rows that it reads."""
+        found = gather_map(self.region, geometry, *size)
+        key = (geometry, size)
+        return self._keep(("map", key), lambda: found.index), self._keep(("halo", key), lambda: found.halo)
+
+    def inactive(self, size: Size) -> Tensor:  # int32 [H * W - N]
+        """The positions of a level that are not active."""
+        return self._keep(("inactive", size), lambda: (~self.region).index(*size))
+
+    def keys(self, size: Size, compact: bool = False) -> Tensor:  # int32 [H * W]
+        """The rows that attention sees: packed ones, and recorded ones elsewhere.
+
+        Recorded rows are numbered by position, or, where `compact`, in the order of `inactive`.
+        """
+        if compact:
+            count = size[0] * size[1]
+            return self._keep(("compact keys", size), lambda: np.arange(count, dtype=np.int32))
+        return self._keep(("keys", size), lambda: row_map(self.region, *size))
+
+    def identity(self, size: Size) -> Tensor:  # int32 [N, 1]
+        """The gather map that changes nothing."""
+        count = len(self.region.index(*size))
+        return self._keep(("identity", size), lambda: np.arange(count, dtype=np.int32)[:, None])
+
+    def _keep(self, key: object, make: Callable[[], Int32Array]) -> Tensor:
+        if key not in self._kept:
+            self._kept[key] = torch.tensor(make(), device=self.device)
+        return self._kept[key]

@@ -1,0 +1,14 @@
+"""The policies: which of a pipeline's steps run dense, which packed, and what those read.
+
+A policy is a configuration that makes a plan of steps (`temporal.py`, `lockstep.py`: numbers only, no torch). One
+`Runner` (runner.py) executes a plan, call after call of the denoiser.
+"""
+
+from sige.policies.lockstep import Lockstep
+from sige.policies.schedule import FORECASTS, SCHEDULES
+from sige.policies.temporal import Temporal
+
+__all__ = ["FORECASTS", "POLICIES", "SCHEDULES", "Lockstep", "Policy", "Temporal"]
+
+Policy = Temporal | Lockstep
+POLICIES: dict[str, type[Policy]] = {"temporal": Temporal, "lockstep": Lockstep}

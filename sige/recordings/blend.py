@@ -1,0 +1,118 @@
+"""Weighted sums of recordings: a forecast, an interpolation, a correction. Only the rows that are read are summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sige.errors import RecordingError
+from sige.ops import MOST_TERMS, blend_rows
+from sige.recordings.recording import ComponentRecording, Recording
+
+__all__ = ["Blend", "BlendedComponent"]
+
+_WEIGHT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weighted sum of recordings; the weights add up to 1."""
+
+    terms: tuple[tuple[Recording, float], ...]
+
+    @classmethod
+    def of(cls, terms: Iterable[tuple[Recording, float]]) -> Blend:
+        """Checks the terms and leaves out those of weight zero."""
+        made = tuple(_term(term) for term in _listed(terms))
+        total = sum(weight for _, weight in made)
+        if not abs(total - 1.0) <= _WEIGHT_TOLERANCE:
+            raise RecordingError(
+                f"blend: got weights {[weight for _, weight in made]} that add up to {total:g}, expected 1: "
+                "a forecast, an interpolation or a correction all do"
+            )
+        return cls(tuple((recording, weight) for recording, weight in made if weight != 0.0))
+
+    def component(self, name: str) -> BlendedComponent:
+        """The part of one component; every recording must have it."""
+        parts = []
+        for recording, weight in self.terms:
+            part = recording.components.get(name)
+            if part is None or part.output is None:
+                have = ", ".join(recording.components) or "nothing: it is empty or was cleared"
+                raise RecordingError(
+                    f"edit: {name} was not recorded (this recording holds {have}): "
+                    f"run the dense pass of {name} inside `with handle.record():` first"
+                )
+            parts.append((part, weight))
+        return BlendedComponent(name, tuple(parts))
+
+
+def _listed(terms: Any) -> list[Any]:
+    if isinstance(terms, Recording) or not isinstance(terms, Iterable):
+        raise RecordingError(
+            f"blend: got {type(terms).__name__}, expected a list of (recording, weight): [(recording, 1.0)], say"
+        )
+    return list(terms)
+
+
+def _term(term: Any) -> tuple[Recording, float]:
+    pair = tuple(term) if isinstance(term, tuple | list) else ()
+    if len(pair) != 2 or not isinstance(pair[0], Recording) or not isinstance(pair[1], Real):
+        raise RecordingError(f"blend: got {term!r} as a term, expected (recording, weight)")
+    return pair[0], float(pair[1])
+
+
+@dataclass(frozen=True)
+class BlendedComponent:
+    """What one packed pass reads."""
+
+    name: str
+    terms: tuple[tuple[ComponentRecording, float], ...]
+
+    @property
+    def is_one(self) -> bool:
+        """Is it a single recording of weight 1, whose rows are read without a copy?"""
+        return len(self.terms) == 1 and self.terms[0][1] == 1.0
+
+    @property
+    def weights(self) -> list[float]:
+        """One for each recording."""
+        return [weight for _, weight in self.terms]
+
+    def check(self, sample: Tensor) -> None:
+        """Refuses an input that the recordings were not made for."""
+        for part, _ in self.terms:
+            part.check(self.name, sample)
+
+    def rows(self, key: str, index: Tensor | None = None) -> Tensor:  # int [N] -> [B, N, C]; None: all rows
+        """The weighted sum of the recorded rows at `index`; one recording of weight 1 without index is not copied."""
+        if self.is_one:
+            rows = self.terms[0][0].rows[key]
+            return rows if index is None else rows.index_select(1, index)
+        sums = [_blend_few(key, self.terms[k : k + MOST_TERMS], index) for k in range(0, len(self.terms), MOST_TERMS)]
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
+
+    def parts(self, key: str) -> tuple[list[Tensor], list[Tensor]]:  # fp64 [B, G, 2] each, [B, M, C] each
+        """The sums and the rows that each recording keeps under the key, for a norm."""
+        return [part.stats[key] for part, _ in self.terms], [part.rows[key] for part, _ in self.terms]
+
+    def output(self) -> Tensor:  # [B, C_out, H_out, W_out]
+        """A copy of the recorded output, to write into."""
+        (first, weight), *rest = [(part.output, weight) for part, weight in self.terms if part.output is not None]
+        total = first.clone() if self.is_one else first * weight
+        for output, weight in rest:
+            total.add_(output, alpha=weight)
+        return total
+
+
+def _blend_few(
+    key: str,
+    terms: tuple[tuple[ComponentRecording, float], ...],
+    index: Tensor | None,  # int [N]
+) -> Tensor:  # [B, N, C]
+    return blend_rows([part.rows[key] for part, _ in terms], [weight for _, weight in terms], index)
