@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -76,11 +76,11 @@ class Crop:
 class Sparse:
     """SIGE with a policy."""
 
-    policy: sige.Policy
+    policy: sige.Policy = field(compare=False)
+    name: str = field(init=False)  # tells every argument of the policy, so equal names are equal ways
 
-    @property
-    def name(self) -> str:
-        return name_of(self.policy)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", name_of(self.policy))
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
         return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=self.policy)
