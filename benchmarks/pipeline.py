@@ -80,11 +80,11 @@ def run(pipe: Any, steps: int, dtype: torch.dtype) -> Tensor:  # [1, 4, h, w]
     return pipe(image=image, mask_image=mask, **embeds, **size, **options, generator=generator).images  # type: ignore[no-any-return]
 
 
-def config_of(row: str) -> sige.EditConfig:
-    """lockstep, or temporal-7: so many dense steps, the default forecast."""
+def policy_of(row: str) -> sige.Policy:
+    """The policy of a row's name: `lockstep`, or `temporal-7` for seven dense steps and the default forecast."""
     if row == "lockstep":
-        return sige.EditConfig(policy="lockstep")
-    return sige.EditConfig(dense_steps=int(row.removeprefix("temporal-")))
+        return sige.Lockstep(original=torch.zeros(1, 4, SIZE[0] // 8, SIZE[1] // 8))
+    return sige.Temporal(dense_steps=int(row.removeprefix("temporal-")), dilation=1)
 
 
 def measure(row: str, steps: int, dtype: torch.dtype) -> Row:
@@ -93,10 +93,7 @@ def measure(row: str, steps: int, dtype: torch.dtype) -> Row:
         pipe.unet.to(memory_format=torch.channels_last)  # as the packed rows have it; it is no slower
         result = timed(pipe, row, steps, dtype)
         return result | {"dense passes": steps, "packed passes": 0}
-    config = config_of(row)
-    latents = torch.zeros(1, 4, SIZE[0] // 8, SIZE[1] // 8, dtype=dtype)
-    original = {"original": latents} if config.policy == "lockstep" else {}
-    with sige.enable(pipe, config) as handle, handle.edit(rectangle(), **original):
+    with sige.enable(pipe) as handle, handle.edit(rectangle(), policy_of(row)):
         result = timed(pipe, row, steps, dtype)
         return result | {"dense passes": handle.passes.dense, "packed passes": handle.passes.packed}
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from sige.ops import MOST_TERMS, gather, norm_affine, update_group_stats
 from sige.ops.moments import blend_stats, scale_and_shift
 from sige.packed.features import Features, PackedPass
-from sige.recordings import Probe
+from sige.recordings import BlendedComponent, Probe
 
-__all__ = ["PackedGroupNorm"]
+__all__ = ["PackedGroupNorm", "blended_sums", "updated_affine"]
 
 
 class PackedGroupNorm:
@@ -21,26 +21,59 @@ class PackedGroupNorm:
         self.probes = [Probe(key, at or norm, "input", norm.num_groups)]
 
     def affine(self, x: Features, packed_pass: PackedPass) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
-        """Scale and shift for rows of x, which the caller applies.
-
-        Each recording's sums are updated by the new rows, then blended as moments; without `exact_statistics` the sums
-        stay as they were recorded.
-        """
-        norm, recorded, index = self.norm, packed_pass.recorded, packed_pass.layout.index(x.size)
-        layer = norm.weight, norm.bias, norm.eps
-        stats, rows = recorded.parts(self.key)
-        if packed_pass.exact_statistics and len(stats) <= MOST_TERMS:
-            return norm_affine(stats, rows, recorded.weights, index, x.rows, *layer)
-        if packed_pass.exact_statistics:  # more terms than one op takes
-            both = zip(stats, rows, strict=True)
-            stats = [update_group_stats(before, old, index, x.rows) for before, old in both]
-        height, width = x.size
-        count = height * width * norm.num_channels // norm.num_groups  # elements of a group
-        blended = blend_stats(stats, recorded.weights, count)
-        return scale_and_shift(blended, count, norm.num_channels, *layer)
+        """Scale and shift for rows of x, which the caller applies; frozen without `exact_statistics`."""
+        recorded = packed_pass.recorded
+        if packed_pass.exact_statistics:
+            return updated_affine(recorded, self.key, self.norm, packed_pass.layout.index(x.size), x.rows)
+        return _affine_of(blended_sums(recorded, self.key), recorded, self.key, self.norm)
 
     def __call__(self, x: Features, packed_pass: PackedPass) -> Tensor:  # [B, N, C]
         """The normalised rows."""
         scale, shift = self.affine(x, packed_pass)
         nothing = x.rows.new_empty(x.rows.shape[0], 0, x.rows.shape[2])
         return gather(x.rows, nothing, packed_pass.layout.identity(x.size), scale, shift)
+
+
+def updated_affine(
+    recorded: BlendedComponent,
+    key: str,
+    norm: nn.GroupNorm,
+    index: Tensor,  # int32 [N]
+    packed: Tensor,  # [B, N, C]
+) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
+    """What the norm multiplies by and adds, once the packed rows have replaced the recorded ones."""
+    stats, rows = recorded.parts(key)
+    if len(stats) > MOST_TERMS:  # in many small calls
+        return _affine_of(blended_sums(recorded, key, index, packed), recorded, key, norm)
+    return norm_affine(stats, rows, recorded.weights, index, packed, norm.weight, norm.bias, norm.eps)
+
+
+def blended_sums(
+    recorded: BlendedComponent,
+    key: str,
+    index: Tensor | None = None,  # int32 [N]
+    packed: Tensor | None = None,  # [B, N, C]
+) -> Tensor:  # fp64 [B, G, 2]
+    """The recorded sums, blended as moments; with packed rows, each recording's sums are updated by them before."""
+    stats, rows = recorded.parts(key)
+    if index is not None and packed is not None:
+        stats = [update_group_stats(sums, old, index, packed) for sums, old in zip(stats, rows, strict=True)]
+    return blend_stats(stats, recorded.weights, _group_size(rows[0], stats[0]))
+
+
+def _affine_of(
+    sums: Tensor,  # fp64 [B, G, 2]
+    recorded: BlendedComponent,
+    key: str,
+    norm: nn.GroupNorm,
+) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
+    _, rows = recorded.parts(key)
+    return scale_and_shift(sums, _group_size(rows[0], sums), norm.num_channels, norm.weight, norm.bias, norm.eps)
+
+
+def _group_size(
+    rows: Tensor,  # [B, M, C]
+    sums: Tensor,  # [B, G, 2]
+) -> int:
+    """Elements of a group."""
+    return rows.shape[1] * rows.shape[2] // sums.shape[1]

@@ -1,6 +1,6 @@
 """What a pass costs: multiply-accumulates in two conventions, time, memory. `python -m sige.profiling --help`."""
 
-from sige.profiling.compare import Passes, count_passes, measure_latency, measure_macs
+from sige.profiling.compare import PassWork, count_passes, measure_latency, measure_macs
 from sige.profiling.counting import COUNTED, Kind
 from sige.profiling.latency import Candidate, Timing, interleaved, peak_bytes
 from sige.profiling.macs import MacCount, ProfilingError, count_macs
@@ -12,7 +12,7 @@ __all__ = [
     "Candidate",
     "Kind",
     "MacCount",
-    "Passes",
+    "PassWork",
     "ProfilingError",
     "Subject",
     "Timing",

@@ -14,14 +14,14 @@ from sige.profiling.macs import MacCount, ProfilingError, count_macs
 from sige.profiling.models import Subject, build
 from sige.region import Region
 
-__all__ = ["Passes", "count_passes", "measure_latency", "measure_macs"]
+__all__ = ["PassWork", "count_passes", "measure_latency", "measure_macs"]
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 @dataclass(frozen=True)
-class Passes:
-    """The counts of a dense and a packed pass."""
+class PassWork:
+    """The multiply-accumulates of a dense and of a packed pass."""
 
     dense: MacCount
     packed: MacCount  # of every pass but the first with a prompt
@@ -29,7 +29,7 @@ class Passes:
 
 
 @torch.no_grad()
-def count_passes(subject: Subject, region: Region) -> Passes:
+def count_passes(subject: Subject, region: Region) -> PassWork:
     """Counts one dense call, then the second of two packed ones. The subject may be on the meta device."""
     _check_size(subject, region)
     with count_macs(subject.module) as dense:
@@ -42,7 +42,7 @@ def count_passes(subject: Subject, region: Region) -> Passes:
                 subject()
             with count_macs(subject.module) as second:
                 subject()
-    return Passes(dense, second, first.all - second.all)
+    return PassWork(dense, second, first.all - second.all)
 
 
 def measure_macs(
@@ -60,7 +60,7 @@ def measure_macs(
     return in_billions(count_passes(build(model_name, size, batch), region))
 
 
-def in_billions(passes: Passes) -> dict[str, dict[str, float]]:
+def in_billions(passes: PassWork) -> dict[str, dict[str, float]]:
     """The figures of both conventions."""
     figures = {
         name: {"macs_published_g": count.published / 1e9, "macs_all_g": count.all / 1e9}

@@ -15,7 +15,7 @@ import torch
 
 import sige
 from sige.files import atomic_write
-from sige.profiling.compare import Passes, count_passes, in_billions, measure_latency
+from sige.profiling.compare import PassWork, count_passes, in_billions, measure_latency
 from sige.profiling.macs import MacCount
 from sige.profiling.models import Subject
 from sige.region import Region
@@ -69,7 +69,7 @@ def _cpu_name() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
-def breakdown(passes: Passes) -> Json:
+def breakdown(passes: PassWork) -> Json:
     """Billions by kind, by module, and by module one level deeper: {name: {"dense": …, "packed": …}}."""
     views: dict[str, Callable[[MacCount], dict[Any, int]]] = {
         "kinds": MacCount.kinds,

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import sige
 from sige import Recording, RecordingError, Region
 from sige.ops import group_stats
+from sige.packed.norm import blended_sums, updated_affine
 from sige.recordings import Blend, BlendedComponent, ComponentRecording
 from tests.models.test_properties import RELATIVE_ERROR, active, relative_error
 from tests.models.tiny import Case, every_case, make_case
@@ -188,7 +189,7 @@ def test_more_terms_than_the_ops_take_are_summed_all_the_same() -> None:
     torch.testing.assert_close(many.rows("layer", index), few.rows("layer", index))
     norm = torch.nn.GroupNorm(4, 8)
     with torch.no_grad():
-        got, expected = (blend.affine("layer", index, packed, norm) for blend in (many, few))
+        got, expected = (updated_affine(blend, "layer", norm, index, packed) for blend in (many, few))
     torch.testing.assert_close(got, expected)
 
 
@@ -198,7 +199,7 @@ def test_a_blend_of_rows_and_its_norm_are_one_op_each() -> None:
     index, packed, norm = torch.tensor([7, 0, 3], dtype=torch.int32), torch.randn(2, 3, 8), torch.nn.GroupNorm(4, 8)
     with torch.no_grad(), Calls() as calls:
         blend.rows("layer", index)
-        blend.affine("layer", index, packed, norm)
+        updated_affine(blend, "layer", norm, index, packed)
     assert calls.names == ["sige::blend_rows", "sige::norm_affine"]
 
 
@@ -211,11 +212,11 @@ def moments(stats: Tensor, rows: int) -> tuple[Tensor, Tensor]:  # fp64 [B, G, 2
 @pytest.mark.parametrize("updated", [False, True], ids=["frozen", "exact"])
 def test_blended_statistics_are_weighted_means_and_geometric_variances(updated: bool) -> None:
     both, blend = parts()
-    rows, got = [part.rows["layer"] for part in both], blend.stats("layer")
+    rows, got = [part.rows["layer"] for part in both], blended_sums(blend, "layer")
     if updated:
         packed, index = torch.randn(2, 3, 8), torch.tensor([7, 0, 3], dtype=torch.int32)
         rows = [value.index_copy(1, index.long(), packed) for value in rows]
-        got = blend.updated_stats("layer", index, packed)
+        got = blended_sums(blend, "layer", index, packed)
     (mean, variance), (one, another) = moments(got, 12), (moments(group_stats(value, 4), 12) for value in rows)
     torch.testing.assert_close(mean, 1.5 * one[0] - 0.5 * another[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(variance, one[1] ** 1.5 / another[1] ** 0.5, rtol=1e-5, atol=1e-6)
@@ -228,7 +229,7 @@ def test_a_forecast_never_leaves_a_negative_variance() -> None:
     sums = 2 * made[1].stats["layer"] - made[0].stats["layer"]
     assert (moments(sums, 12)[1] < 0).any()
     blend = BlendedComponent("unet", ((made[1], 2.0), (made[0], -1.0)))
-    assert (moments(blend.stats("layer"), 12)[1] > 0).all()
+    assert (moments(blended_sums(blend, "layer"), 12)[1] > 0).all()
 
 
 class Arithmetic(TorchDispatchMode):

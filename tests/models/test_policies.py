@@ -418,9 +418,7 @@ def test_lockstep_of_an_inpainting_unet_keeps_mask_and_masked_picture(
 def test_lockstep_without_the_original_says_what_it_needs() -> None:
     job = Job("XLInpaint")
     with sige.enable(job.pipe) as handle:
-        with pytest.raises(
-            ConfigError, match=r"original: lockstep runs the original.*original=latents"
-        ):
+        with pytest.raises(ConfigError, match=r"original: lockstep runs the original.*original=latents"):
             with handle.edit(job.mask, Lockstep()):
                 pass
 
