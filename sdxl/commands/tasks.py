@@ -96,4 +96,4 @@ def _summary(result: Result, settings: Settings) -> str:
     passes = result.passes["unet"]
     if not passes.packed:
         return facts
-    return f"{facts}, {passes.dense} dense and {passes.packed} packed passes, {result.work:.0%} of the dense work"
+    return f"{facts}, {passes.dense} dense and {passes.packed} packed passes, about {result.computed:.0%} of the dense work"

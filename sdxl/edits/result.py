@@ -12,6 +12,8 @@ from sige import Region
 
 __all__ = ["Result"]
 
+CELL = 8  # pixels a latent
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -32,6 +34,14 @@ class Result:
         size.
         """
         return self.counted.share
+
+    @property
+    def computed(self) -> float:
+        """Share of the base UNet's positions that its passes computed: near `work`, and there at once."""
+        height, width = self.region.image_size
+        passes = self.passes["unet"]
+        ratio = self.region.ratio(-(-height // CELL), -(-width // CELL))
+        return (passes.dense + passes.packed * ratio) / self.steps[0]
 
     @property
     def macs(self) -> int:
