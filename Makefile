@@ -2,6 +2,7 @@
 #
 #   make setup       virtual environment in .venv, pinned dependencies, SIGE in editable mode
 #   make test        the tests; GPU tests skip where there is no GPU
+#   make test-oldest the same with the oldest versions that pyproject.toml allows, in .venv-oldest
 #   make lint        ruff, mypy, clang-format
 #   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
 #   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -12,16 +13,17 @@
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
+PINS   := constraints.txt
 TESTS  ?= tests
 
-.PHONY: setup build test lint cuda-check sanitize demo bench clean
+.PHONY: setup build test test-oldest lint cuda-check sanitize demo bench clean
 
 setup: build
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(PINS)
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools ninja pybind11
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c $(PINS) torch setuptools ninja pybind11
+	$(PY) -m pip install --quiet --disable-pip-version-check -c $(PINS) --no-build-isolation -e '.[dev]'
 	@touch $@
 
 # ninja compiles only what changed; pip's editable install would not notice a changed kernel.
@@ -31,6 +33,10 @@ build: $(VENV)/.installed
 # A process for each core and one thread in each; a file's tests stay together, they share their models.
 test: build
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile $(TESTS)
+
+# It leaves libraries built against the oldest torch, which serve every later one, until the next build.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest PINS=constraints-oldest.txt
 
 lint: build
 	$(PY) -m ruff check .

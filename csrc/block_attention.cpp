@@ -1,8 +1,7 @@
 // block_attention on the CPU: online softmax with sixteen queries to a vector.
 //
-// Queries lie along the lanes, so scores, maxima and sums are vertical operations, and a key or value row is
-// read where it lies, one broadcast element at a time: no row is transposed or copied (16-bit rows are
-// widened once).
+// Queries lie along the lanes, so scores, maxima and sums are vertical operations, and a key or value row is read where
+// it lies, one broadcast element at a time: no row is transposed or copied (16-bit rows are widened once).
 #include "block_attention.h"
 
 #include "common/simd.h"

@@ -1,5 +1,4 @@
-// block_attention: active queries against the keys and values that a row index picks from fresh and recorded
-// rows.
+// block_attention: active queries against the keys and values that a row index picks from fresh and recorded rows.
 #pragma once
 
 #include "common/row_source.h"

@@ -1,5 +1,4 @@
-// fill_rows: what a matrix product is added to. Not an op of its own: sparse_conv2d starts each chunk with
-// it.
+// fill_rows: what a matrix product is added to. Not an op of its own: linear and sparse_conv2d start with it.
 #pragma once
 
 #include "common/types.h"

@@ -1,5 +1,4 @@
-// gather: packed rows + recorded rows + gather map -> the matrix that a convolution multiplies (im2col,
-// sparse).
+// gather: packed rows + recorded rows + gather map -> the matrix that a convolution multiplies (a sparse im2col).
 #pragma once
 
 #include "common/row_source.h"

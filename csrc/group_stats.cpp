@@ -1,5 +1,4 @@
-// group_stats on the CPU: a block of rows summed per channel in fp32, folded into groups and over blocks in
-// fp64.
+// group_stats on the CPU: a block of rows summed per channel in fp32, folded into groups and over blocks in fp64.
 #include "group_stats.h"
 
 #include "common/simd.h"

@@ -15,8 +15,8 @@ constexpr int kStatsVectors = 32;  // blockDim.x at most: vectors side by side, 
 constexpr int kTotalColumns = 32;  // block of the second kernel: numbers ...
 constexpr int kTotalLanes = 16;    // ... and threads that share the adding of one
 
-// A block takes kStatsRows rows of one sample and `tile_groups` whole groups: blockDim.x vectors side by
-// side, blockDim.y rows at a time. A tile starts on a vector boundary, which groups on their own need not.
+// A block takes kStatsRows rows of one sample and `tile_groups` whole groups: blockDim.x vectors side by side,
+// blockDim.y rows at a time. A tile starts on a vector boundary, which groups on their own need not.
 struct StatsTiling {
   int64_t row_blocks;   // per sample
   int32_t tile_groups;  // at most kStatsThreads: one thread keeps one group's sums
@@ -52,10 +52,9 @@ __device__ void add_rows(const GroupStatsParams& params, int64_t b, int64_t firs
   }
 }
 
-// The sums of `groups` groups over one block of rows; thread g ends up with group g's. Rows are added in fp32,
-// channels in fp64: a group may have many. `lane_sums` holds, for
-// each of blockDim.y rows of threads, the channel that is lane l of vector x at [l * blockDim.x + x]:
-// neighbouring threads then write neighbouring banks.
+// The sums of `groups` groups over one block of rows; thread g ends up with group g's. Rows are added in fp32, channels
+// in fp64: a group may have many. `lane_sums` holds, for each of blockDim.y rows of threads, the channel that is lane l
+// of vector x at [l * blockDim.x + x]: neighbouring threads then write neighbouring banks.
 template <typename T, int kWidth, bool kUpdate>
 __device__ Sums sum_groups(const GroupStatsParams& params, int64_t b, int64_t first_row, int32_t row_count,
                            int64_t first_channel, int32_t groups, float2* lane_sums) {
@@ -120,8 +119,8 @@ __global__ void __launch_bounds__(kStatsThreads, 4)
   }
 }
 
-// out = base + the partial sums. kTotalLanes threads each add every kTotalLanes-th block of rows, in order,
-// then the first adds theirs, in order: the same order on every run.
+// out = base + the partial sums. kTotalLanes threads each add every kTotalLanes-th block of rows, in order, then the
+// first adds theirs, in order: the same order on every run.
 __global__ void __launch_bounds__(kTotalColumns* kTotalLanes)
     group_stats_total_kernel(const GroupStatsParams params, int64_t row_blocks) {
   __shared__ double lanes[kTotalLanes][kTotalColumns];

@@ -1,8 +1,8 @@
 // row_product on the CPU: dot products with the lanes along K, so that weights are read where they lie.
 //
-// A block of A (some rows, up to kDepth of K) is copied together and stays in the L2 cache; it is multiplied with
-// four weight rows at a time, while the next four are prefetched: with few rows of A, reading the weights is
-// what takes the time.
+// A block of A (some rows, up to kDepth of K) is copied together and stays in the L2 cache; it is multiplied with four
+// weight rows at a time, while the next four are prefetched: with few rows of A, reading the weights is what takes the
+// time.
 #include "row_product.h"
 
 #include <omp.h>

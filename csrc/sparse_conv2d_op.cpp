@@ -44,8 +44,8 @@ static int64_t chunk_rows(const GatherParams& params, int64_t element_size, int6
   return ceil_div(rows, std::max<int64_t>(ceil_div(rows, limit), 1));
 }
 
-// Applies scale, shift and activation to each row once, instead of once for every tap that reads it, and
-// points `params` at the result. The returned tensor keeps that memory alive.
+// Applies scale, shift and activation to each row once, instead of once for every tap that reads it, and points
+// `params` at the result. The returned tensor keeps that memory alive.
 static OptionalTensor activate_rows(const Launch& launch, const Tensor& packed, GatherParams& params) {
   const bool transforms = params.scale || params.activation != Activation::kNone;
   const int64_t rows = params.source.packed_rows + params.source.recorded_rows;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -72,6 +74,16 @@ def test_an_unknown_backend_is_named_and_native_taken() -> None:
     result = run("-W", "always", "-c", ONE_GATHER, SIGE_BACKEND="fast")
     assert result.stdout == "ran\n"
     assert "SIGE_BACKEND is 'fast', expected native or reference: taking native" in result.stderr
+
+
+def test_the_oldest_versions_that_are_tested_are_the_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    lists += project["project"]["optional-dependencies"].values()
+    bounds = {tuple(line.split(">=")) for lines in lists for line in lines if ">=" in line}
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))
+    assert {name for name, _ in bounds} == set(pins)
+    assert [(name, bound) for name, bound in bounds if not f"{pins[name]}.".startswith(f"{bound}.")] == []
 
 
 def test_import_reads_no_image_library_and_builds_nothing() -> None:

@@ -7,10 +7,10 @@
 
 namespace sige::cuda {
 
-// A block of 16 x 16 threads takes a tile of queries of one head and walks over the keys, 64 at a time, with
-// an online softmax. Keys and values pass through one shared tile, 64 channels at a time. Thread (x, y) owns
-// rows y + 16 i of the tile; of the scores it owns columns x + 16 j, of a 64-channel slice of the output 4 x
-// .. 4 x + 3. With these strides every shared access below is free of bank conflicts.
+// A block of 16 x 16 threads takes a tile of queries of one head and walks over the keys, 64 at a time, with an online
+// softmax. Keys and values pass through one shared tile, 64 channels at a time. Thread (x, y) owns rows y + 16 i of the
+// tile; of the scores it owns columns x + 16 j, of a 64-channel slice of the output, channels 4 x to 4 x + 3. With
+// these strides every shared access below is free of bank conflicts.
 constexpr int kSide = 16;
 constexpr int kAttentionThreads = kSide * kSide;
 constexpr int kKeys = static_cast<int>(kAttentionBlock);  // keys of a tile
@@ -19,8 +19,8 @@ constexpr int kSlicePitch = kSlice + 4;
 constexpr int kScorePitch = kKeys + kSide;
 constexpr int kMaxHeadSize = 512;
 
-// What a block keeps, for heads of up to kHeadSize channels. Wider heads take fewer queries, so that the
-// output fits the registers and the queries fit shared memory.
+// What a block keeps, for heads of up to kHeadSize channels. Wider heads take fewer queries, so that the output fits
+// the registers and the queries fit shared memory.
 template <int kHeadSize>
 struct Tile {
   static constexpr int kQueries = kHeadSize <= 128 ? 64 : 32;
@@ -38,8 +38,8 @@ struct Tile {
 
 __device__ inline float4 load_four(const float* from) { return *reinterpret_cast<const float4*>(from); }
 
-// Copies `channels` (of at most kSlice) channels of kCount rows into a shared tile; the rest becomes zero,
-// also rows that `row_of` has no pointer for.
+// Copies `channels` (of at most kSlice) channels of kCount rows into a shared tile; the rest becomes zero, also rows
+// that `row_of` has no pointer for.
 template <typename T, int kWidth, int kCount, int kPitch, typename RowOf>
 __device__ void load_slice(RowOf row_of, int64_t channels, float* tile) {
   constexpr int kVectors = kSlice / kWidth;
@@ -115,8 +115,7 @@ __device__ inline float row_sum(float value) {
   return value;
 }
 
-// What a thread carries from key tile to key tile. `sum` is over its own columns only; `peak` is of the whole
-// row.
+// What a thread carries from key tile to key tile. `sum` is over its own columns only; `peak` is of the whole row.
 template <int kHeadSize>
 struct Softmax {
   float peak[Tile<kHeadSize>::kRows];

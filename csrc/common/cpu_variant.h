@@ -1,6 +1,6 @@
 // One kernel file, several instruction sets: which were compiled in, which one this machine runs.
 //
-// setup.py compiles each CPU kernel file once per variant with -DSIGE_CPU_VARIANT=<name> and the matching
+// tools/native_build.py compiles each CPU kernel file once per variant, with -DSIGE_CPU_VARIANT=<name> and the matching
 // -march; cpu_kernels.cpp picks one at the first call.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Launching a kernel, the same way everywhere: nothing to do -> return; a grid within the limits; the
-// caller's stream; a check that names the kernel. The device is the caller's business (the binding sets it).
+// Launching a kernel, the same way everywhere: nothing to do -> return; a grid within the limits; the caller's stream;
+// a check that names the kernel. The device is the caller's business: `Launch` of common/op.h sets it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,8 +17,8 @@
 #define SIGE_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #endif
 
-// Kernels step through their work by gridDim.x, so a bound on the grid costs nothing and no count overflows
-// it. Tests lower it to see the steps.
+// Kernels step through their work by gridDim.x, so a bound on the grid costs nothing and no count overflows it. Tests
+// lower it to see the steps.
 #ifndef SIGE_MAX_BLOCKS
 #define SIGE_MAX_BLOCKS (1 << 20)
 #endif

@@ -1,8 +1,7 @@
-// What every *_op.cpp uses: argument checks with full messages, and the device that this library is built
-// for.
+// What every *_op.cpp uses: argument checks with full messages, and the device that this library is built for.
 //
-// An op file is compiled once per library: for the CPU library as it is, for the CUDA library with
-// -DSIGE_CUDA, for the tests' CPU shim of the CUDA kernels with -DSIGE_CUDA_SHIM.
+// An op file is compiled once per library: for the CPU library as it is, for the CUDA library with -DSIGE_CUDA, for the
+// tests' CPU shim of the CUDA kernels with -DSIGE_CUDA_SHIM.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -36,8 +35,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// ---- messages
-// -------------------------------------------------------------------------------------------------------
+// ---- messages -------------------------------------------------------------------------------------------------
 
 template <typename... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
@@ -79,8 +77,7 @@ inline const char* dtype_text(ScalarType type) {
   }
 }
 
-// ---- checks: op and name first, then what is expected
-// ---------------------------------------------------------------
+// ---- checks: op and name first, then what is expected ---------------------------------------------------------
 
 struct Argument {
   const char* op;
@@ -167,8 +164,7 @@ inline Activation checked_activation(const char* op, int64_t activation) {
   return static_cast<Activation>(activation);
 }
 
-// ---- device
-// ---------------------------------------------------------------------------------------------------------
+// ---- device ---------------------------------------------------------------------------------------------------
 
 // Makes the tensor's device current and knows its stream; nothing to do on the CPU.
 class Launch {
@@ -181,8 +177,8 @@ class Launch {
   explicit Launch(const Tensor&) {}
 #endif
 
-  // Runs the kernel of this library's device: launch.run(cpu::gather, params), or the cuda one with the
-  // stream.
+  // Runs the kernel of this library's device: launch.run(device::gather, params) calls cpu::gather, or cuda::gather
+  // with the stream.
   template <typename Kernel, typename Params>
   auto run(Kernel kernel, const Params& params) const {
 #if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)
@@ -205,8 +201,8 @@ namespace device = cuda;
 namespace device = cpu;
 #endif
 
-// On the CPU an index is checked at every call, which costs little; on CUDA the check waits for the device,
-// so it is made only under SIGE_CHECK_INDICES=1.
+// On the CPU an index is checked at every call, which costs little; on CUDA the check waits for the device, so it is
+// made only under SIGE_CHECK_INDICES=1.
 inline bool checks_indices() {
 #if defined(SIGE_CUDA)
   const char* wanted = std::getenv("SIGE_CHECK_INDICES");

@@ -1,5 +1,5 @@
-// Vector access as a type: a kernel is written once for `Packed<T, kWidth>`, with 16 bytes or one element at
-// a time. Storage is T; arithmetic is fp32, one lane at a time.
+// Vector access as a type: a kernel is written once for `Packed<T, kWidth>`, with 16 bytes or one element at a time.
+// Storage is T; arithmetic is fp32, one lane at a time.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -40,17 +40,16 @@ struct WordOf<2> {
   using type = uint16_t;
 };
 
-// kWidth neighbouring elements. They stay in storage form until a lane is read, so that a thread can hold
-// many loads in flight without paying fp32 registers for them.
+// kWidth neighbouring elements. They stay in storage form until a lane is read, so that a thread can hold many loads in
+// flight without paying fp32 registers for them.
 template <typename T, int kWidth>
 struct Packed {
   using Word = typename WordOf<sizeof(T) * kWidth>::type;
 
   Word word;
 
-  // `from` and `to` are aligned to the vector: see `can_vectorise`. No kernel writes what it reads through
-  // this:
-  // __ldg says so, and lets the compiler start the next loads before it has stored the last.
+  // `from` and `to` are aligned to the vector: see `can_vectorise`. No kernel writes what it reads through this: __ldg
+  // says so, and lets the compiler start the next loads before it has stored the last.
   __device__ static Packed load(const T* from) { return {__ldg(reinterpret_cast<const Word*>(from))}; }
   __device__ static Packed zero() { return {Word{}}; }
   __device__ void store(T* to) const { *reinterpret_cast<Word*>(to) = word; }
@@ -76,8 +75,8 @@ struct Packed {
 template <typename T>
 constexpr int kVectorWidth = 16 / sizeof(T);
 
-// May rows of these tensors be read 16 bytes at a time? Every row must start on a 16-byte boundary: the base
-// pointers must, and the strides (in elements) must keep it so.
+// May rows of these tensors be read 16 bytes at a time? Every row must start on a 16-byte boundary: the base pointers
+// must, and the strides (in elements) must keep it so.
 template <typename T>
 bool can_vectorise(std::initializer_list<const void*> pointers, std::initializer_list<int64_t> strides) {
   for (const void* pointer : pointers) {

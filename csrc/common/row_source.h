@@ -5,8 +5,7 @@
 
 namespace sige {
 
-// Packed rows (new values) and recorded rows (old values) seen as one list, the way a gather map numbers
-// them:
+// Packed rows (new values) and recorded rows (old values) seen as one list, the way a gather map numbers them:
 //   entry < 0                 a zero row (padding)
 //   0 <= entry < packed_rows  packed row `entry`
 //   packed_rows <= entry      recorded row `entry - packed_rows`

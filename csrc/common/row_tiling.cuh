@@ -1,6 +1,6 @@
-// How kernels that copy whole rows (gather, scatter) cut their work. Threads lie along the channels, so that
-// neighbours touch neighbouring memory and what depends on the channel alone stays in registers; what depends
-// on the row alone (index arithmetic with its divisions) is done once per row and shared.
+// How kernels that work on whole rows (gather, scatter, fill_rows, blend_rows) cut their work. Threads lie along the
+// channels, so that neighbours touch neighbouring memory and what depends on the channel alone stays in registers; what
+// depends on the row alone (index arithmetic with its divisions) is done once per row and shared.
 #pragma once
 
 #include "common/launch.cuh"

@@ -1,7 +1,7 @@
 // Sixteen fp32 lanes, loaded from and stored to fp32, fp16 or bf16 memory.
 //
-// Everything here is static on purpose: a kernel file is compiled once per CPU variant (cpu_variant.h), and a
-// shared inline function would let the linker keep the AVX-512 copy for a machine that has none.
+// Everything here is static on purpose: a kernel file is compiled once per CPU variant (cpu_variant.h), and a shared
+// inline function would let the linker keep the AVX-512 copy for a machine that has none.
 #pragma once
 
 #include <cstdint>
@@ -54,8 +54,7 @@ class Floats {
   float* data_;
 };
 
-// ---- fp16, one lane, in integer arithmetic: for processors without a conversion instruction
-// -----------------------
+// ---- fp16, one lane, in integer arithmetic: for processors without a conversion instruction -------------------
 
 static inline float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
@@ -91,8 +90,7 @@ static inline uint16_t float_to_half(float value) {
   return sign | static_cast<uint16_t>((bits - 0x38000000u) >> 13);
 }
 
-// ---- whole vectors
-// --------------------------------------------------------------------------------------------------
+// ---- whole vectors --------------------------------------------------------------------------------------------
 
 static inline Vec load(const float* source) {
   Vec value;
@@ -150,8 +148,7 @@ static inline void store(float16* target, Vec value) {
 #endif
 }
 
-// ---- the last C % 16 lanes
-// ------------------------------------------------------------------------------------------
+// ---- the last C % 16 lanes ------------------------------------------------------------------------------------
 
 template <typename T>
 static inline Vec load(const T* source, int64_t count) {
@@ -169,8 +166,7 @@ static inline void store(T* target, Vec value, int64_t count) {
   memcpy(target, lanes, count * sizeof(T));
 }
 
-// ---- arithmetic
-// -------------------------------------------------------------------------------------------------------
+// ---- arithmetic -----------------------------------------------------------------------------------------------
 
 static inline float horizontal_sum(Vec value) {
   float sum = 0.0f;

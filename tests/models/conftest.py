@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import diffusers
 import pytest
 import torch
 
@@ -19,3 +20,12 @@ def one_thread() -> Iterator[None]:
 def seed() -> None:
     """The same inputs on every run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Diffusers warns of the settings of schedulers that come without a checkpoint."""
+    before = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    yield
+    diffusers.utils.logging.set_verbosity(before)

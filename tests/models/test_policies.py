@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -16,73 +15,11 @@ from torch import Tensor
 import sige
 from sige import ConfigError, Lockstep, Recording, RecordingError, Region, Temporal
 from sige.passes import Call
-from sige.policies import runner
 from sige.policies.runner import Runner
-from tests.models.tiny import TOKENS, sd15, sdxl_base, sdxl_inpainting, vae
-
-SIDE = 128
-STEPS = 8
-SCHEDULERS = (
-    "DDIMScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "PNDMScheduler",
-    "LCMScheduler",
-    "HeunDiscreteScheduler",
-)
-
-
-class Job:
-    """A pipeline with fixed conditioning, called over and over with the same seed."""
-
-    def __init__(self, kind: str, scheduler: str = "DDIMScheduler", unet: Any = None) -> None:
-        xl = "XL" in kind
-        self.unet = unet or (sdxl_base() if xl else sd15(sample_size=16))
-        parts: dict[str, Any] = dict.fromkeys(("text_encoder", "tokenizer"))
-        if xl:
-            parts |= dict.fromkeys(("text_encoder_2", "tokenizer_2")) | {"add_watermarker": False}
-        else:
-            parts |= dict.fromkeys(("safety_checker", "feature_extractor")) | {"requires_safety_checker": False}
-        noise = getattr(diffusers, scheduler)(num_train_timesteps=1000)
-        self.pipe = getattr(diffusers, f"StableDiffusion{kind}Pipeline")(
-            vae=vae(), unet=self.unet, scheduler=noise, **parts
-        )
-        self.pipe.set_progress_bar_config(disable=True)
-        generator = torch.Generator().manual_seed(5)
-        shapes = {"prompt_embeds": (TOKENS, 24), "negative_prompt_embeds": (TOKENS, 24)}
-        if xl:
-            shapes |= {"pooled_prompt_embeds": (16,), "negative_pooled_prompt_embeds": (16,)}
-        self.options = {name: torch.randn(1, *shape, generator=generator) for name, shape in shapes.items()}
-        self.image = torch.rand(1, 3, SIDE, SIDE, generator=generator)
-        self.mask = np.zeros((SIDE, SIDE), dtype=bool)
-        self.mask[30:90, 40:100] = True
-        if "Inpaint" in kind:
-            mask = torch.tensor(self.mask, dtype=torch.float32)[None, None]
-            self.options |= {"mask_image": mask, "height": SIDE, "width": SIDE}
-        self.strength = 1.0 if "Inpaint" in kind else 0.75
-
-    def __call__(self, **changes: Any) -> Tensor:  # latents [1, 4, 16, 16]
-        options = {"num_inference_steps": STEPS, "strength": self.strength, "guidance_scale": 3.0, "image": self.image}
-        generator = torch.Generator().manual_seed(9)
-        with torch.no_grad():
-            return self.pipe(**{**options, **self.options, **changes}, generator=generator, output_type="latent").images
-
-    def latents(self) -> Tensor:  # [1, 4, 16, 16], those of the picture as the pipeline draws them
-        with torch.no_grad():
-            return self.pipe.vae.encode(2 * self.image - 1).latent_dist.mode() * self.pipe.vae.config.scaling_factor
-
+from tests.models.job import SCHEDULERS, SIDE, STEPS, Job
+from tests.models.tiny import sdxl_base, vae
 
 KINDS = ("XLInpaint", "XLImg2Img", "Inpaint", "Img2Img")
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity_error()
-    yield
-    diffusers.utils.logging.set_verbosity(before)
 
 
 @pytest.mark.parametrize(
@@ -341,86 +278,6 @@ def test_the_same_seed_gives_the_same_bits() -> None:
         with sige.enable(job.pipe) as handle, handle.edit(job.mask):
             outs.append(job())
     assert torch.equal(*outs)
-
-
-# ---- lockstep --------------------------------------------------------------------------------------------------------
-
-
-def spy_on_recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
-    seen: list[tuple[Tensor, float]] = []
-    record = runner.record_pass
-
-    def spy(call: Call, recording: Recording) -> Any:
-        seen.append((call.sample.clone(), float(call.arguments["timestep"])))
-        return record(call, recording)
-
-    monkeypatch.setattr(runner, "record_pass", spy)
-    return seen
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_lockstep_records_the_original_with_the_noise_of_the_edit(
-    scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The policy reads the noise off the pipeline's first input; here the pipeline itself says which it was."""
-    job = Job("XLImg2Img", scheduler)
-    noises, errors = [], []
-    original = torch.randn(1, 4, 16, 16)
-    start = original.clone()
-    start[..., 4:8, 4:8] += 1
-    add_noise = job.pipe.scheduler.add_noise
-
-    def listen(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        noises.extend([noise] if noise.shape == original.shape else [])
-        return add_noise(latents, noise, timesteps)
-
-    def compare(call: Call, recording: Recording) -> Any:
-        timestep = call.arguments["timestep"]
-        expected = job.pipe.scheduler.scale_model_input(add_noise(original, noises[0], timestep[None]), timestep)
-        errors.append(((call.sample - expected).norm() / expected.norm()).item())
-        return record(call, recording)
-
-    record = runner.record_pass
-    job.pipe.scheduler.add_noise = listen
-    monkeypatch.setattr(runner, "record_pass", compare)
-    with sige.enable(job.pipe) as handle:
-        with handle.edit(job.mask, Lockstep(original=original, start=start)):
-            job(image=start)
-    assert handle.passes.dense == handle.passes.packed == len(errors) == job.pipe.num_timesteps
-    assert max(errors) < 1e-4
-
-
-def test_lockstep_of_an_unchanged_picture_is_the_dense_pipeline() -> None:
-    """Original and edit are the same latents at the first step; later the edit follows its own path."""
-    job = Job("XLImg2Img")
-    original = torch.randn(1, 4, 16, 16)
-    dense = job(image=original, num_inference_steps=2, strength=0.5)  # a single step
-    with sige.enable(job.pipe) as handle:
-        with handle.edit(job.mask, Lockstep(original=original)):
-            out = job(image=original, num_inference_steps=2, strength=0.5)
-    torch.testing.assert_close(out, dense, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["Inpaint", "XLInpaint"])
-def test_lockstep_of_an_inpainting_unet_keeps_mask_and_masked_picture(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unet = sdxl_inpainting() if kind == "XLInpaint" else sd15(in_channels=9, sample_size=16)
-    job, seen = Job(kind, unet=unet), spy_on_recorded(monkeypatch)
-    with sige.enable(job.pipe) as handle:
-        with handle.edit(job.mask, Lockstep(original=job.latents())):
-            out = job()
-    assert torch.isfinite(out).all()
-    assert all(torch.equal(sample[:, 4:], seen[0][0][:, 4:]) for sample, _ in seen)
-    assert seen[0][0].shape == (2, 9, 16, 16)
-
-
-def test_lockstep_without_the_original_says_what_it_needs() -> None:
-    job = Job("XLInpaint")
-    with sige.enable(job.pipe) as handle:
-        with pytest.raises(ConfigError, match=r"original: lockstep runs the original.*original=latents"):
-            with handle.edit(job.mask, Lockstep()):
-                pass
 
 
 # ---- the handle ------------------------------------------------------------------------------------------------------

@@ -256,14 +256,16 @@ def test_ctrl_c_leaves_nothing(half: Path, tmp_path: Path) -> None:
 MEASURE = """
 import re, sys
 import sdxl.commands.convert as convert
+def peak():  # ru_maxrss would start at what the parent had
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+imported = peak()
 assert convert.main(sys.argv[1:]) == 0
-# ru_maxrss would start at what the parent had
-print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024)
+print(peak() - imported)
 """
 
 
-def test_memory_is_below_the_largest_tensor_and_500_mb(tmp_path: Path) -> None:
-    """The process as a whole, torch included; the file would take more, read as a whole."""
+def test_memory_grows_by_less_than_the_largest_tensor_and_200_mb(tmp_path: Path) -> None:
+    """Beyond what importing torch takes, 0.2 or 0.5 GB by its build; the file would take more, read as a whole."""
     shape = (25_000, 1000)
     pieces = lambda: (torch.full((1000, 1000), 0.5, dtype=torch.float16) for _ in range(25))  # noqa: E731
     tensors = {f"x{number}": Written("F16", shape, pieces) for number in range(4)}
@@ -271,7 +273,7 @@ def test_memory_is_below_the_largest_tensor_and_500_mb(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors")]
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert (tmp_path / "out.safetensors").stat().st_size > 400e6
-    assert int(output.splitlines()[-1]) < 25_000 * 1000 * 4 + 500e6
+    assert int(output.splitlines()[-1]) < 25_000 * 1000 * 4 + 200e6
 
 
 def test_examples(tmp_path: Path) -> None:
