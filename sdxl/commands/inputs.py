@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from sdxl.commands.settings import Settings, Size
+from sdxl.commands.settings import Settings
 from sdxl.pictures.images import check_same_size, load_image, resize, size_of
 from sdxl.pictures.masks import Mask, check_mask, load_mask
+from sige.sizes import Size
 
 __all__ = ["Inputs", "load_inputs"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is read from files before any weights are; all of one size."""
+    """The pictures and the mask, read before any weights; all of one size."""
 
     image: Image.Image | None = None  # before the edit
     edited: Image.Image | None = None  # with the rough edit in it

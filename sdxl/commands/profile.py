@@ -10,7 +10,7 @@ import numpy as np
 
 from sdxl.checkpoint.embedded import EMBEDDED
 from sdxl.commands.inputs import Inputs, load_inputs
-from sdxl.commands.settings import Settings, Size
+from sdxl.commands.settings import Settings
 from sdxl.commands.weights import place
 from sdxl.errors import InputError, SdxlError
 from sdxl.pictures.images import pad_to_multiple
@@ -18,6 +18,7 @@ from sdxl.pictures.masks import pad_mask
 from sdxl.pipelines.find import TINY, find
 from sige.dtypes import named_dtype
 from sige.files import check_output
+from sige.sizes import Size
 
 if TYPE_CHECKING:
     from sdxl.checkpoint.configs import Shapes

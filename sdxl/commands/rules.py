@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import isfinite
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from sdxl.checkpoint.embedded import EMBEDDED
+from sdxl.commands.fields import Fields
 from sdxl.edits.sampling import REFINER_STRENGTH, STRENGTH
 from sdxl.errors import InputError
 from sdxl.pipelines.find import MODELS, TINY
 from sdxl.pipelines.schedulers import SCHEDULERS, default_scheduler
 from sige import policies
 from sige.dtypes import DTYPE_NAMES
-
-if TYPE_CHECKING:
-    from sdxl.commands.settings import Settings
 
 __all__ = ["NAMES", "check", "flag", "in_flags", "nearest", "unknown"]
 
@@ -94,7 +92,7 @@ def nearest(got: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def check(settings: Settings) -> None:
+def check(settings: Fields) -> None:
     """Raises `InputError` for the first rule that is broken."""
     _check_names(settings)
     _check_numbers(settings)
@@ -110,7 +108,7 @@ def _refuse(name: str, sentence: str) -> NoReturn:
     raise InputError(f"{flag(name)}{sentence}")
 
 
-def _refuse_all(settings: Settings, names: Iterable[str], why: str) -> None:
+def _refuse_all(settings: Fields, names: Iterable[str], why: str) -> None:
     for name in names:
         if _is_given(getattr(settings, name)):
             _refuse(name, f" {why}")
@@ -124,7 +122,7 @@ def _is_given(value: object) -> bool:
 # ---- each value by itself --------------------------------------------------------------------------------------------
 
 
-def _check_names(settings: Settings) -> None:
+def _check_names(settings: Fields) -> None:
     for name, known in NAMES.items():
         got = getattr(settings, name)
         if got is not None and got not in known:
@@ -134,7 +132,7 @@ def _check_names(settings: Settings) -> None:
         _refuse("device", f": got {settings.device!r}, expected auto, cpu, cuda or cuda:1")
 
 
-def _check_numbers(settings: Settings) -> None:
+def _check_numbers(settings: Fields) -> None:
     for name, least, most in (
         ("steps", 1, 1000),
         ("height", 8, 16384),
@@ -161,7 +159,7 @@ def _check_numbers(settings: Settings) -> None:
 # ---- which go together -----------------------------------------------------------------------------------------------
 
 
-def _check_task(settings: Settings) -> None:
+def _check_task(settings: Fields) -> None:
     task = settings.task
     if settings.sparse and task in ("text2img", "img2img"):
         other = "sdedit" if task == "img2img" else "inpainting"
@@ -187,7 +185,7 @@ def _check_task(settings: Settings) -> None:
     _refuse_all(settings, PROFILE, "has no effect with --mode generate, only with a profile: leave it out")
 
 
-def _check_weights(settings: Settings) -> None:
+def _check_weights(settings: Fields) -> None:
     model = settings.model
     if settings.refined and settings.turbo:
         _refuse("refined", " does not go with turbo, whose few steps leave nothing to refine: leave one of the two out")
@@ -211,7 +209,7 @@ def _check_weights(settings: Settings) -> None:
         _refuse_all(settings, (*SECOND_ENCODER, *SIZES, *CROPS), why)
 
 
-def _check_sampling(settings: Settings) -> None:
+def _check_sampling(settings: Fields) -> None:
     scheduler = settings.scheduler or default_scheduler("sdxl-turbo" if settings.turbo else "sdxl-base")
     if settings.eta > 0 and scheduler != "ddim":
         _refuse("eta", f" has no effect with --scheduler {scheduler}: take ddim, or leave it out")
@@ -225,7 +223,7 @@ def _check_sampling(settings: Settings) -> None:
         _refuse_all(settings, NEGATIVE, why)
 
 
-def _check_policy(settings: Settings) -> None:
+def _check_policy(settings: Fields) -> None:
     if not settings.sparse:
         why = f"has no effect with --run_type {settings.run_type}, which recomputes everything: leave it out"
         _refuse_all(settings, POLICY, why)

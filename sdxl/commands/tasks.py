@@ -96,4 +96,5 @@ def _summary(result: Result, settings: Settings) -> str:
     passes = result.passes["unet"]
     if not passes.packed:
         return facts
-    return f"{facts}, {passes.dense} dense and {passes.packed} packed passes, about {result.computed:.0%} of the dense work"
+    ran = f"{passes.dense} dense and {passes.packed} packed passes"
+    return f"{facts}, {ran}, about {result.computed:.0%} of the dense work"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,19 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Any:
-    return load("inpainting")
+def pipe(project_folder: Path) -> Any:
+    return load(project_folder, "inpainting")
 
 
 @pytest.fixture(scope="module")
-def refiner() -> Any:
-    return load("inpainting", refiner=True)
+def refiner(project_folder: Path) -> Any:
+    return load(project_folder, "inpainting", refiner=True)
 
 
 @pytest.fixture(scope="module")
-def fresh() -> dict[str, bytes]:
+def fresh(project_folder: Path) -> dict[str, bytes]:
     """What a pipeline paints that no edit was cancelled on."""
-    pipe = load("inpainting")
+    pipe = load(project_folder, "inpainting")
     return {name: paint(pipe, policy).image.tobytes() for name, policy in POLICIES.items()}
 
 
@@ -120,8 +121,8 @@ def test_steps_count_base_and_refiner_together(pipe: Any, refiner: Any, split: f
     assert len(result.steps) == 2 and sum(result.steps) == total and min(result.steps) > 0
 
 
-def test_steps_to_come_are_counted_by_the_pipeline_s_own_rule() -> None:
-    pipe = load("sdedit")
+def test_steps_to_come_are_counted_by_the_pipeline_s_own_rule(project_folder: Path) -> None:
+    pipe = load(project_folder, "sdedit")
     before = pipe.scheduler.timesteps
     assert count_steps(pipe, 10, {"strength": 0.3}) == 3
     assert pipe.scheduler.timesteps is before

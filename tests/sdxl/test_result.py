@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Any:
-    return load("inpainting")
+def pipe(project_folder: Path) -> Any:
+    return load(project_folder, "inpainting")
 
 
 @pytest.fixture(scope="module")
-def wide() -> Any:
+def wide(project_folder: Path) -> Any:
     """With a UNet that reads the mask and the masked picture."""
-    pipe = load("inpainting")
+    pipe = load(project_folder, "inpainting")
     torch.manual_seed(0)
     pipe.register_modules(unet=type(pipe.unet).from_config({**pipe.unet.config, "in_channels": 9}).eval())
     return pipe
@@ -92,8 +93,8 @@ def test_coding_passes_are_counted_as_hooks_count_them(
     assert result.counted.dense_macs == dense.macs == dense.counted.dense_macs
 
 
-def test_a_lockstep_sdedit_packs_its_second_encoding() -> None:
-    pipe = load("sdedit")
+def test_a_lockstep_sdedit_packs_its_second_encoding(project_folder: Path) -> None:
+    pipe = load(project_folder, "sdedit")
     said = sampling(steps=STEPS)
     result = sdxl.sdedit(pipe, picture(), drawn(), sampling=said, policy=Lockstep())
     assert result.passes["vae.encoder"] == Passes(dense=1, packed=1)
@@ -102,8 +103,8 @@ def test_a_lockstep_sdedit_packs_its_second_encoding() -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_refiner_counts_its_own_modules_and_shared_ones_once(pipe: Any, name: str) -> None:
-    other = load("inpainting", refiner=True)
+def test_a_refiner_counts_its_own_modules_and_shared_ones_once(project_folder: Path, pipe: Any, name: str) -> None:
+    other = load(project_folder, "inpainting", refiner=True)
     shared = type(other)(**{**other.components, "vae": pipe.vae}, requires_aesthetics_score=True, add_watermarker=False)
     shared.set_progress_bar_config(disable=True)
     policy, said = POLICIES[name], sampling(steps=10)
@@ -213,7 +214,7 @@ def test_a_request_and_its_refiner_come_together(pipe: Any) -> None:
         assert caught.value.field == "refiner"
 
 
-def test_text_to_image_defaults_to_the_model_s_own_size() -> None:
-    pipe = load("text2img")
+def test_text_to_image_defaults_to_the_model_s_own_size(project_folder: Path) -> None:
+    pipe = load(project_folder, "text2img")
     side = pipe.unet.config.sample_size * 8
     assert sdxl.text2img(pipe, sampling=sampling(steps=1)).image.size == (side, side)
