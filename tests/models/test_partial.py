@@ -231,8 +231,9 @@ class Recorded:
 def record(name: str, odd: bool) -> Recorded:
     """The recordings of a case, made once: of two samples of its own size, or of one sample of an odd size.
 
-    Both recordings are of the same fp32 pass. A pass of `exact` would differ from it by the dense model's rounding,
-    which is no part of the packed pass, and which a forecast multiplies.
+    Both are of the same fp32 pass, bit for bit: the first with hooks outside the contexts, the second recorded. A pass
+    of `exact` would differ from it by the dense model's rounding, which is no part of the packed pass, and which a
+    forecast multiplies.
     """
     case, exact = make_case(name), make_case(name, exact=True)
     batch = 1 if odd else 2
@@ -241,8 +242,10 @@ def record(name: str, odd: bool) -> Recorded:
     recordings, passes = [], []
     with sige.enable(case.model) as handle:
         for seed in range(MOST_RECORDINGS):
+            sample = case.input(seed, batch)
+            dense = dense_pass(case, sample)
             with handle.record() as recording:
-                dense = dense_pass(case, case.input(seed, batch))
+                case.call(sample)
             recordings.append(recording)
             passes.append(dense.on(case, exact))
     return Recorded(case, exact, recordings, passes, case.input(MOST_RECORDINGS, batch))
