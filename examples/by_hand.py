@@ -1,9 +1,4 @@
-"""Records one dense pass of a UNet by hand, then runs packed passes on it.
-
-    python examples/by_hand.py
-
-With random weights, so it needs no download; put your own UNet in its place.
-"""
+"""Records one dense pass of a UNet by hand, then runs a packed one on it; put your own UNet in its place."""
 
 import torch
 from diffusers import UNet2DConditionModel
