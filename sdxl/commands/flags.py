@@ -66,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    """What is not given is not in the result, so that defaults live in the settings alone."""
+    """The parser. A flag that is left out gives no value, so that defaults live in the settings alone."""
     parser = _Parser(
         description="Edits a picture locally with SDXL; with --run_type sige only what the edit touches is recomputed.",
         epilog=EXAMPLES,

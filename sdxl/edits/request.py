@@ -62,7 +62,7 @@ class Request:
         elif self.sampling.denoising_split is not None:
             raise InputError(
                 f"denoising_split: got {self.sampling.denoising_split}, but there is no refiner that could take over: "
-                "give one, or leave the split out",
+                "name one, or leave the split out",
                 "denoising_split",
             )
 
@@ -87,7 +87,7 @@ class Request:
         """The policy that the passes follow; None where all run dense, as they do under a mask that is all white."""
         return None if self.alpha is not None and is_full(self.alpha) else self.policy
 
-    # ---- what is made of it, once -----------------------------------------------------------------------------------
+    # ---- made once --------------------------------------------------------------------------------------------------
 
     @cached_property
     def start(self) -> Image.Image | None:

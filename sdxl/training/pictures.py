@@ -48,7 +48,7 @@ class Pictures(Protocol):
 
 
 class ScenePictures:
-    """The first so many scenes."""
+    """The scenes from number 0 up to `count`."""
 
     def __init__(self, count: int, side: int) -> None:
         self.count = count

@@ -47,7 +47,7 @@ def running_median(
     values: Numbers,  # [N]
     count: int = 400,
 ) -> tuple[npt.NDArray[np.int64], Numbers]:  # [at most count] twice
-    """At so many places, evenly spread, the median of the values around them: of a twentieth of all.
+    """Places, `count` of them evenly spread, and at each the median of the nearest twentieth of the values.
 
     >>> places, medians = running_median(np.array([5.0, 1.0, 9.0]))
     >>> places.tolist(), medians.tolist()

@@ -13,7 +13,7 @@ _PATIENCE = timedelta(days=1)  # how long the others wait for the first one, whi
 
 
 def processes() -> Any:  # accelerate.PartialState
-    """What accelerate knows of it: its number, its device, how to wait for the others."""
+    """This process among those of a training: its number, its device, and how it waits for the others."""
     from accelerate import PartialState
 
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)

@@ -19,7 +19,7 @@ _MODEL = {"sdxl-base": "sdxl", "sdxl-turbo": "sdxl", "sdxl-inpaint": "sdxl-inpai
 
 
 def write_results(parts: Parts, plan: Plan) -> str:
-    """Writes what was learned and returns what there is to say about it."""
+    """Writes what was learned, and returns a line that names the files and a command to try them with."""
     command = f"python run.py --model {_MODEL.get(parts.kind, 'sd15')} --weight_path"
     if plan.stage == "diffusion" and plan.learns == "lora":
         _save_lora(parts, plan.out / LORA)

@@ -31,7 +31,7 @@ _MEASURED = 256  # scenes to measure latents on
 
 
 def run(plan: Plan) -> str:
-    """Trains a stage, writes what it learned into the plan's folder, and returns what there is to say about it."""
+    """Trains a stage, writes what it learned into the plan's folder, and returns a line for the user."""
     plan.out.mkdir(parents=True, exist_ok=True)
     parts = _train_vae(plan) if plan.stage == "vae" else _train_diffusion(plan)
     for model in parts.models().values():

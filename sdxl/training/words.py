@@ -28,7 +28,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, padding: str, merges:
 
 
 def learn_merges(captions: Iterable[str], count: int) -> list[str]:
-    """At most so many pairs of tokens that often stand side by side, the first ones first.
+    """The pairs of tokens that stand side by side most often, at most `count`, in the order in which to merge them.
 
     >>> learn_merges(["a red ball", "a red box"], 2)
     ['e d</w>', 'r ed</w>']

@@ -16,7 +16,7 @@ from PIL import Image
 import sdxl
 import sige
 from sdxl.edits.preview import rgb_map
-from sdxl.edits.steps import Step, count_steps
+from sdxl.edits.steps import Progress, Step, count_steps
 from sdxl.pipelines.schedulers import make_scheduler
 from sige import Lockstep, Policy, Recording, Temporal
 from tests.sdxl.edits import drawn, load, picture, rectangle, sampling
@@ -200,17 +200,35 @@ def test_a_cancelled_edit_decodes_nothing_and_leaves_nothing(
             raise sdxl.Cancelled("enough")
         return False
 
-    with Decodings(pipe) as decodings, pytest.raises(sdxl.Cancelled, match="enough" if raises else "after step 3 of 5"):
+    message = "enough" if raises else "after step 3 of 5"
+    with Decodings(pipe) as decodings, pytest.raises(sdxl.Cancelled, match=message) as caught:
         paint(pipe, policy, on_step=on_step)
     assert decodings.count == 0
     assert bool(recordings) is (policy is not None)
     gc.collect()
-    assert all(recording() is None for recording in recordings)
+    assert all(recording() is None for recording in recordings), "although the error is still held"
+    assert message in str(caught.value)
     assert sige.handle_of(pipe) is None and "forward" not in vars(pipe.unet) | vars(pipe.vae.decoder)
     assert not {"encode", "decode"} & set(vars(pipe.vae)) and not pipe.interrupt
     assert not {"_get_add_time_ids", "prepare_mask_latents"} & set(vars(pipe))
     assert not pipe.unet._forward_pre_hooks and not pipe.vae.decoder._forward_pre_hooks
     assert paint(pipe, policy).image.tobytes() == fresh[name]
+
+
+def test_the_error_keeps_no_latents_alive(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents: list[weakref.ref[torch.Tensor]] = []
+    inner = Progress.__call__
+
+    def call(self: Progress, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        latents.append(weakref.ref(values["latents"]))
+        return inner(self, pipe, step, timestep, values)
+
+    monkeypatch.setattr(Progress, "__call__", call)
+    with pytest.raises(sdxl.Cancelled) as caught:
+        paint(pipe, None, on_step=lambda step: False)
+    gc.collect()
+    assert len(latents) == 1 and latents[0]() is None
+    assert caught.value.__traceback__ is not None
 
 
 @pytest.mark.parametrize("name", POLICIES)
