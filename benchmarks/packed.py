@@ -184,7 +184,7 @@ def overhead(options: argparse.Namespace) -> list[Row]:
             "three": Candidate(packed(handle, subject, mask, 1, blend=three)),
         }
         times = interleaved(candidates, options.runs, subject.sample.device, warm_up=1)
-        peak = peak_bytes(candidates["one"].run, subject.sample.device)
+        peak = peak_bytes(candidates["one"].call, subject.sample.device)
     dense = times["dense"].median
     return [
         {

@@ -164,7 +164,7 @@ class NinjaFile:
             raise BuildError(f"compiling SIGE failed; the messages above say where (build folder {self.folder})")
 
 
-_NINJA_RULES = f"""ninja_required_version = 1.5
+_NINJA_RULES: str = f"""ninja_required_version = 1.5
 rule cxx
   command = {os.environ.get("CXX", "g++")} -MMD -MF $out.d $flags -c $in -o $out
   depfile = $out.d
