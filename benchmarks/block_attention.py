@@ -44,8 +44,8 @@ def _measure_shape(shape: tuple[int, int, int, int], dtype: str, options: Option
     mask[:, ::2] = False
 
     def attend(keys: Tensor, values: Tensor) -> Tensor:
-        heads_first = (rows.transpose(1, 2) for rows in (query, keys, values))
-        return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+        heads_first = [rows.transpose(1, 2) for rows in (query, keys, values)]  # [B, Hd, N, D] each
+        return F.scaled_dot_product_attention(heads_first[0], heads_first[1], heads_first[2]).transpose(1, 2)
 
     def replace_and_attend() -> Tensor:
         return attend(recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
