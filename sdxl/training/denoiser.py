@@ -17,8 +17,8 @@ class Denoiser(nn.Module):
     """The UNet and the text encoders as one module, so that one optimizer, one average and one wrapper hold them all.
 
     SDXL's UNet reads the last layer but one of both text encoders, side by side, and the pooled projection of the
-    second; a dropped caption is zeros. SD 1.5's UNet reads the last layer of its encoder; a dropped caption is the empty
-    text.
+    second; a dropped caption is zeros. SD 1.5's UNet reads the last layer of its encoder; a dropped caption is the
+    empty text.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class Captioned:
 
 
 def read_metadata(folder: Path) -> list[Captioned]:
-    """The entries of the metadata, in the order of its lines. Blank lines and keys that it does not know are ignored."""
+    """The entries of the metadata, in the order of its lines. Blank lines and unknown keys are ignored."""
     path = folder / METADATA
     if not path.is_file():
         raise InputError(f"{path} does not exist: expected a line for each picture in the folder, such as {_EXAMPLE}")

@@ -19,7 +19,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def plot_losses(table: Path, path: Path) -> None:
-    """Draws the losses thin, their running median thick, and the rate on its own axis; warns if matplotlib is missing."""
+    """Draws the losses thin, their running median thick, and the rate on its own axis; warns without matplotlib."""
     try:
         from matplotlib.figure import Figure  # not pyplot: it would choose a window system
     except ImportError:
