@@ -2,9 +2,9 @@
 
     python -m benchmarks.block_attention [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-"SDPA" gets keys and values with the active rows already replaced; "with replacing" pays for a copy of the recorded
-rows and the replacement, which is what a packed layer would have to do for it. "half the blocks" hides every second
-key block from each query block: work that SDPA with a mask still does.
+"SDPA" gets keys and values with the active rows already replaced. "with replacing" also copies the recorded rows and
+replaces the active ones, as a packed layer would have to before SDPA. "half the blocks" hides every second key block
+from each query block; SDPA with a mask computes the hidden blocks all the same.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""gather against memcpy: the share of the copy bandwidth that the bytes it must move reach.
+"""gather against memcpy: the share of the copy bandwidth that it reaches with the bytes that it must move.
 
     python -m benchmarks.gather [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-Bytes of a gather: every packed and recorded row read once, the index, the gathered matrix written. The memcpy moves
-the same number of bytes, half of them read, half written, into memory that it has written before. The gather runs in
-pieces of at most 16 MB, as in sparse_conv2d; "whole" is one call, whose large result is memory fresh from the system:
-its pages are mapped and cleared on first touch, which costs many times the copy, so there the clone is the measure.
+A gather must read every packed and recorded row once, read the index, and write the gathered matrix. The memcpy moves
+the same number of bytes, half of them read and half written, into memory that it has written before. The gather runs in
+pieces of at most 16 MB, as in sparse_conv2d. "whole" is one call. The system maps and clears the pages of its large
+result at the first touch, which takes many times as long as the copy; so compare "whole" with "clone", not with memcpy.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SHOWN = 3
 
 
 def check(path: Path, sources: Sequence[Source], kind: str) -> None:
-    """Raises an error that lists missing keys, unexpected keys, wrong shapes and wrong dtypes: the first few of each."""
+    """Raises an error that lists missing and unexpected keys, wrong shapes and wrong dtypes: the first few of each."""
     faults = []
     for header, entries in sources:
         needed = {entry.file_key: entry for entry in entries}
@@ -50,7 +50,7 @@ def _listed(title: str, items: Sequence[str]) -> str:
 
 
 def common_dtype(sources: Sequence[Source]) -> torch.dtype:
-    """The narrowest dtype that models compute in and that holds every stored weight exactly (fp64 becomes fp32)."""
+    """The narrowest dtype that models compute in and that holds every stored weight (fp64 becomes fp32)."""
     stored = {header.tensors[entry.file_key].dtype for header, entries in sources for entry in entries}
     computed = {_computed(DTYPES[name]) for name in stored}
     return computed.pop() if len(computed) == 1 else torch.float32

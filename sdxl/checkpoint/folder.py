@@ -114,7 +114,7 @@ def _weight_files(folder: Path, stem: str) -> list[Path]:
 
 
 def _spellings(key: str) -> list[str]:
-    """All names that a key has had: transformers before 5.6 put `text_model.` in front; the VAE's attention had others."""
+    """All names of a key: until 5.6 transformers put `text_model.` in front, and older folders name the attention so."""
     spellings = [key, f"text_model.{key}", key.removeprefix("text_model.")]
     for new, old in OLD_ATTENTION.items():
         if f".attentions.0.{new}." in key:

@@ -29,7 +29,7 @@ class Opened:
 
 
 def open_file(path: Path, config_path: Path | str | None) -> Opened:
-    """The checkpoint in a single file. Its header gives the kind, and the configs give the weights that it must hold."""
+    """The checkpoint in a single file. Its header gives the kind; the configs give the weights that it must hold."""
     header = read_header(path)
     identity = identify(header)
     shapes = load_shapes(identity.kind, config_path, identity.variant)

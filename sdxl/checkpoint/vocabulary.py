@@ -30,7 +30,7 @@ def write_tokenizer(folder: Path, padding: str, merges: Sequence[str] = MERGES) 
 
 
 def _words(merges: Sequence[str] = MERGES) -> list[str]:
-    """The words in CLIP's order: "!" is number 0, the second tokenizer's padding, and the end of the text is the last."""
+    """The words in CLIP's order: "!" is number 0, the second tokenizer's padding; the end of the text is the last."""
     letters = _byte_letters()
     merged = [merge.replace(" ", "") for merge in merges]
     return [*letters, *(letter + WORD_END for letter in letters), *merged, START, END]

@@ -92,7 +92,7 @@ def _hills(scene: Scene, side: int, pen: Pen, rng: np.random.Generator) -> None:
 
 
 def _trees(scene: Scene, side: int, pen: Pen, rng: np.random.Generator) -> None:
-    """Draws two or three trees beside the thing."""
+    """Draws up to four trees, none of them where the thing stands."""
     for x in rng.permutation(np.linspace(0.08, 0.92, 6))[: int(rng.integers(3, 5))]:
         if abs(x - scene.x) < 0.2 and scene.thing != "balloon":
             continue

@@ -106,7 +106,7 @@ OPENINGS = ("", "", "a picture of ", "a drawing of ")
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A random caption of the scene. It never names what the scene does not have, and may leave out hills, trees, light.
+    """A random caption of the scene; it may leave out hills, trees and light, and names nothing that is not there.
 
     >>> scene = random_scene(np.random.default_rng(1))
     >>> f" {scene.colour} {scene.thing}" in caption(scene, np.random.default_rng(1))

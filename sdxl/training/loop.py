@@ -1,4 +1,4 @@
-"""The training loop: steps, a CSV line for each, now and then a state and a sample; one process or many (accelerate)."""
+"""The training loop: steps, a CSV line for each, now and then a state and a sample; accelerate runs many processes."""
 
 from __future__ import annotations
 
