@@ -56,7 +56,7 @@ RECTANGLE = ["--rect", "280", "590", "190", "320"]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """One thread: more do not help small layers, and cost much on a busy machine."""
+    """Sets one thread: more do not help small layers, and cost much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -129,7 +129,7 @@ def test_dense_counts_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_with_everything_active_counts_as_dense(name: str) -> None:
-    """Products and norms are equal to the last one. Statistics read rows twice more; the prompt is counted by itself."""
+    """Products and norms are equal, statistics read the rows twice more, and the prompt is counted by itself."""
     passes = count_passes(build(name, (128, 128)), Region.full(128, 128))
     dense, packed = passes.dense.kinds(), passes.packed.kinds()
     for kind in ("convolution", "self-attention", "norm"):

@@ -250,7 +250,7 @@ def add_cuda_library(build: NinjaFile, torch: Torch, cuda: Cuda, target: Path) -
 
 
 def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: bool = False) -> None:
-    """Adds `libsige_shim.so` for the tests: the CUDA kernels compiled for the CPU (tests/shim), as ops `sige_shim::*`."""
+    """Adds `libsige_shim.so` for the tests: the CUDA kernels compiled for the CPU (tests/shim), as `sige_shim::*`."""
     shim = ROOT / "tests" / "shim"
     optimise = [*SANITIZE] if sanitize else ["-O2"]
     flags = ["-std=c++17", *optimise, *COMMON, "-Wno-unknown-pragmas", "-x", "c++", "-DSIGE_CUDA_SHIM"]
@@ -281,7 +281,7 @@ def add_host_module(build: NinjaFile, target: Path, torch: Torch, cuda: Cuda | N
 
 
 def build_package(folder: Path, libraries: Path, host_module: Path) -> None:
-    """Builds the libraries of the package. `folder` keeps the objects, so the next build compiles changed files only."""
+    """Builds the package's libraries. `folder` keeps the objects, so the next build compiles changed files only."""
     torch, cuda = find_torch(), find_cuda()
     build = NinjaFile(folder)
     add_cpu_library(build, torch, libraries / "libsige_cpu.so")

@@ -114,7 +114,7 @@ def _weight_files(folder: Path, stem: str) -> list[Path]:
 
 
 def _spellings(key: str) -> list[str]:
-    """All names of a key: until 5.6 transformers put `text_model.` in front, and older folders name the attention so."""
+    """All names of a key: transformers put `text_model.` in front until 5.6; older folders rename the attention."""
     spellings = [key, f"text_model.{key}", key.removeprefix("text_model.")]
     for new, old in OLD_ATTENTION.items():
         if f".attentions.0.{new}." in key:

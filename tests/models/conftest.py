@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """One thread: waiting for a second one costs more than it saves on tensors this small, seconds on a busy machine."""
+    """Sets one thread: for tensors this small, waiting for a second one takes longer than it saves."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

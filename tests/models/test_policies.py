@@ -63,7 +63,7 @@ def test_a_budget_is_kept_with_fewer_steps_than_were_asked_for() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_few_steps_degrade_to_what_makes_sense(steps: int) -> None:
-    """Turbo's pipelines have few steps."""
+    """Turbo's calls have few steps: the first two run dense, the others packed."""
     job = Job("XLInpaint", "EulerAncestralDiscreteScheduler")
     with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         out = job(num_inference_steps=steps, guidance_scale=0.0)

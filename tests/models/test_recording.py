@@ -176,7 +176,7 @@ def test_an_empty_recording_is_refused_when_it_is_read() -> None:
 
 
 def mutate_after_recording(case: Case, layout: torch.memory_format) -> tuple[Recording, list[Tensor]]:
-    """Writes into every tensor that the user holds: the input, the output of the recorded pass and of the packed one."""
+    """Writes into every tensor that the user holds: the input, the outputs of the recorded and of the packed pass."""
     x = case.input(1, 2).contiguous(memory_format=layout)
     with sige.enable(case.model) as handle:
         with handle.record() as recording:
