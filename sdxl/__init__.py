@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` imports what is asked for
+    from sdxl.edits.edit import edit, img2img, sdedit, text2img
+    from sdxl.edits.request import Request
+    from sdxl.edits.result import Result
+    from sdxl.edits.run import run
+    from sdxl.edits.sampling import Sampling
+    from sdxl.edits.steps import Step
+    from sdxl.errors import Cancelled, CheckpointError, InputError, SdxlError
+    from sdxl.pipelines.load import load_pipeline, make_pipeline
 
 _HOMES = {  # loaded when first asked for: diffusers takes seconds to import
-    "CheckpointError": "sdxl.errors",
-    "InputError": "sdxl.errors",
-    "SdxlError": "sdxl.errors",
-    "Sampling": "sdxl.edits.edit",
-    "edit": "sdxl.edits.edit",
-    "img2img": "sdxl.edits.edit",
-    "load_pipeline": "sdxl.pipelines.load",
-    "make_pipeline": "sdxl.pipelines.load",
-    "sdedit": "sdxl.edits.edit",
-    "text2img": "sdxl.edits.edit",
+    **dict.fromkeys(("Cancelled", "CheckpointError", "InputError", "SdxlError"), "sdxl.errors"),
+    **dict.fromkeys(("edit", "img2img", "sdedit", "text2img"), "sdxl.edits.edit"),
+    **dict.fromkeys(("load_pipeline", "make_pipeline"), "sdxl.pipelines.load"),
+    "Request": "sdxl.edits.request",
+    "Result": "sdxl.edits.result",
+    "Sampling": "sdxl.edits.sampling",
+    "Step": "sdxl.edits.steps",
+    "run": "sdxl.edits.run",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = [  # noqa: F822
+    "Cancelled",
+    "CheckpointError",
+    "InputError",
+    "Request",
+    "Result",
+    "Sampling",
+    "SdxlError",
+    "Step",
+    "edit",
+    "img2img",
+    "load_pipeline",
+    "make_pipeline",
+    "run",
+    "sdedit",
+    "text2img",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,10 @@
 """The mistakes a user of the application can make: each message is one sentence that says what to do."""
 
+from __future__ import annotations
+
 from sige.errors import SigeError
 
-__all__ = ["CheckpointError", "InputError", "SdxlError"]
+__all__ = ["Cancelled", "CheckpointError", "InputError", "SdxlError"]
 
 
 class SdxlError(SigeError):
@@ -10,8 +12,20 @@ class SdxlError(SigeError):
 
 
 class InputError(SdxlError, ValueError):
-    """An image, a mask, a flag or a file that cannot be worked with."""
+    """An image, a mask, a number or a file that cannot be worked with.
+
+    Where the mistake is in one field of a request or a setting, `field` is its name, and the message begins with it:
+    the command line puts its flag there.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class CheckpointError(SdxlError):
     """A checkpoint that is damaged, incomplete, or of a layout that the loader does not know."""
+
+
+class Cancelled(SdxlError):  # noqa: N818
+    """An edit that its `on_step` has ended."""

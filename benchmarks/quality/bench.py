@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from benchmarks.quality.edits import Edit, digest
 from benchmarks.quality.metrics import band, psnr, ssim_map
 from benchmarks.quality.results import Score, Settings
 from benchmarks.quality.ways import Dense, Way
-from benchmarks.quality.work import Work
-from sdxl.edits.edit import Sampling
+from sdxl.edits.result import Result
+from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
 from sdxl.pictures.images import open_picture
 from sdxl.pictures.png import read_settings, save_png
@@ -63,12 +62,6 @@ class Bench:
             model.to(memory_format=torch.channels_last)
         return pipe
 
-    @cached_property
-    def work(self) -> Work:
-        """Counts on the meta device."""
-        side, settings = self.settings.side, self.settings
-        return Work(self.pipe, (side, side), steps=settings.steps, guided=settings.scale > 1)
-
     def measure(self, way: Way) -> list[Score]:
         """Every edit, made that way; those dense results first that are missing."""
         missing = [edit for edit in self.edits if not self._kept(edit).is_file()]
@@ -76,32 +69,30 @@ class Bench:
             self.dense(edit)
         return [self._score(way, edit) for edit in tqdm(self.edits, desc=way.name)]
 
-    def paint(self, way: Way, edit: Edit) -> tuple[Image.Image, float]:
-        """The result and the seconds that it took."""
+    def paint(self, way: Way, edit: Edit) -> Result:
+        """The edit, made that way."""
         sampling = Sampling(edit.prompt, steps=self.settings.steps, scale=self.settings.scale, seed=edit.number)
-        pipe = self.pipe
-        begin = perf_counter()
-        result = way.paint(pipe, edit, sampling)
-        return result, perf_counter() - begin
+        return way.paint(self.pipe, edit, sampling)
 
     def dense(self, edit: Edit) -> tuple[Image.Image, float]:
         """The dense result and its seconds, from the cache where it has been made before."""
         path = self._kept(edit)
         if path.is_file():
             return open_picture(path), float(read_settings(path)["seconds"])
-        image, seconds = self.paint(Dense(), edit)
+        result = self.paint(Dense(), edit)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(image, path, {**asdict(self.settings), "prompt": edit.prompt, "seconds": seconds})
-        return image, seconds
+        save_png(result.image, path, {**asdict(self.settings), "prompt": edit.prompt, "seconds": result.seconds})
+        return result.image, result.seconds
 
     def _kept(self, edit: Edit) -> Path:
         return self._cache / f"{edit.number:03d}.png"
 
     def _score(self, way: Way, edit: Edit) -> Score:
         reference, dense_seconds = self.dense(edit)
-        result, seconds = self.paint(way, edit)
-        work = way.work(self.work, edit) / Dense().work(self.work, edit)
-        return _compare(edit, np.asarray(result), np.asarray(reference), work, seconds, dense_seconds)
+        result = self.paint(way, edit)
+        return _compare(
+            edit, np.asarray(result.image), np.asarray(reference), result.work, result.seconds, dense_seconds
+        )
 
 
 def _compare(

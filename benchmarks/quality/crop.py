@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.metrics import Mask
-from sdxl.edits.edit import Sampling, edit
+from sdxl.edits.edit import edit
+from sdxl.edits.result import Result
+from sdxl.edits.sampling import Sampling
 
 __all__ = ["crop_and_stitch", "crop_box"]
 
@@ -41,12 +43,15 @@ def _span(touched: Mask) -> tuple[int, int]:  # [side]
     return begin, begin + length
 
 
-def crop_and_stitch(pipe: Any, image: Image.Image, mask: Mask, sampling: Sampling) -> Image.Image:  # mask: [H, W]
-    """The crop, edited dense; the model is told the whole picture's size, the only one that it was trained with."""
+def crop_and_stitch(pipe: Any, image: Image.Image, mask: Mask, sampling: Sampling) -> Result:  # mask: [H, W]
+    """The crop, edited dense; the model is told the whole picture's size, the only one that it was trained with.
+
+    Its work is a share of the dense edit of the whole picture.
+    """
     box = left, top, right, bottom = crop_box(mask)
     size = (image.height, image.width)
     told = replace(sampling, original_size=size, target_size=size)
     inside = edit(pipe, image.crop(box), mask=mask[top:bottom, left:right], sampling=told)
-    result = image.copy()
-    result.paste(inside, (left, top))
-    return result
+    whole = image.copy()
+    whole.paste(inside.image, (left, top))
+    return replace(inside, image=whole, counted=replace(inside.counted, dense_size=size))

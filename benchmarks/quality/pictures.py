@@ -26,7 +26,7 @@ def save_pictures(bench: Bench, way: Way, scores: Sequence[Score], folder: Path)
     rows = []
     for title, score in chosen(scores).items():
         edit = by_number[score.edit]
-        dense, sparse = bench.dense(edit)[0], bench.paint(way, edit)[0]
+        dense, sparse = bench.dense(edit)[0], bench.paint(way, edit).image
         panels = [
             Panel(edit.image, "input, what is repainted", edit.mask),
             Panel(dense, "dense"),

@@ -11,8 +11,9 @@ from typing import Any
 import sige
 from benchmarks.quality.results import Results
 from benchmarks.quality.table import Summary, summarise
-from benchmarks.quality.ways import OtherSeed, config_of
+from benchmarks.quality.ways import OtherSeed, policy_of
 from sige.files import atomic_write
+from sige.policies.schedule import GROWING
 
 __all__ = ["plot"]
 
@@ -63,27 +64,28 @@ def _sorted_out(summaries: dict[str, Summary]) -> tuple[dict[str, list[Point]], 
     lines: dict[str, list[Point]] = defaultdict(list)
     points: list[Point] = []
     for name, summary in summaries.items():
-        config, at = config_of(name), (summary.work, summary.psnr)
-        if config is None:
+        policy, at = policy_of(name), (summary.work, summary.psnr)
+        if policy is None:
             points.append(Point(*at, "another seed" if name == OtherSeed().name else name))
-        elif config.policy == "lockstep" and config.exact_statistics:
-            lines[LOCKSTEP].append(Point(*at, f"d{config.dilates_by}"))
-        elif config.policy == "lockstep":
+        elif isinstance(policy, sige.Lockstep) and policy.exact_statistics:
+            lines[LOCKSTEP].append(Point(*at, f"d{policy.dilates_by}"))
+        elif isinstance(policy, sige.Lockstep):
             points.append(Point(*at, name))
-        elif name.endswith(f" d{sige.EditConfig().dilates_by}") and isinstance(config.dense_steps, int):
-            lines[_title(config)].append(Point(*at, str(config.dense_steps)))
+        elif name.endswith(f" d{sige.Temporal().dilates_by}") and isinstance(policy.dense_steps, int):
+            lines[_title(policy)].append(Point(*at, str(policy.dense_steps)))
     return lines, points
 
 
-def _title(config: sige.EditConfig) -> str:
-    return f"temporal, {config.forecast if config.forecast != 'none' else 'no'} forecast, {config.schedule} gaps"
+def _title(policy: sige.Temporal) -> str:
+    forecast = "no" if policy.forecast == "none" else policy.forecast
+    return f"temporal, {forecast} forecast, {policy.schedule or GROWING} gaps"
 
 
 def _draw_lines(axes: Any, lines: dict[str, list[Point]]) -> None:
     styles = {LOCKSTEP: {"color": INK, "linestyle": "-", "marker": "^"}}
     for schedule, (dash, marker) in GAPS.items():
         for forecast, colour in FORECASTS.items():
-            title = _title(sige.EditConfig(schedule=schedule, forecast=forecast))
+            title = _title(sige.Temporal(schedule=schedule, forecast=forecast))
             styles[title] = {"color": colour, "linestyle": dash, "marker": marker}
     for title, style in styles.items():
         line = sorted(lines.get(title, ()), key=lambda point: point.work)

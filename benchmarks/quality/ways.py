@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from PIL import Image
-
 import sige
-from benchmarks.quality.crop import crop_and_stitch, crop_box
+from benchmarks.quality.crop import crop_and_stitch
 from benchmarks.quality.edits import Edit
-from benchmarks.quality.work import Work
-from sdxl.edits import edit as editing
-from sdxl.edits.edit import Sampling
+from sdxl.edits.edit import edit as run_edit
+from sdxl.edits.result import Result
+from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
-from sige.schedule import dense_steps
+from sige.policies.schedule import GROWING, dense_steps
 
-__all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "config_of", "default_way", "name_of", "select"]
+__all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "default_way", "name_of", "policy_of", "select"]
 
 BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
     (5, 7, 9, 12),
-    ("growing", "even"),
+    (GROWING, "even"),
     ("none", "linear", "quadratic", "rising"),
     (0, 1, 2, 4),
 )
@@ -34,17 +32,14 @@ _NAME = re.compile(
 
 
 class Way(Protocol):
-    """How an edit is made, and what it costs."""
+    """How an edit is made."""
 
     @property
     def name(self) -> str:
         """Of the row."""
 
-    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Image.Image:
-        """The result."""
-
-    def work(self, work: Work, edit: Edit) -> int:
-        """Multiply-accumulates."""
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        """The result, with the work that it took."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +48,8 @@ class Dense:
 
     name: str = "dense"
 
-    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Image.Image:
-        return editing.edit(pipe, edit.image, mask=edit.mask, sampling=sampling)
-
-    def work(self, work: Work, edit: Edit) -> int:
-        return work.dense((edit.image.height, edit.image.width))
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling)
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class OtherSeed(Dense):
 
     name: str = "other seed"
 
-    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Image.Image:
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
         return super().paint(pipe, edit, replace(sampling, seed=sampling.seed + 1_000_000))
 
 
@@ -76,49 +68,42 @@ class Crop:
 
     name: str = "crop and stitch"
 
-    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Image.Image:
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
         return crop_and_stitch(pipe, edit.image, edit.mask, sampling)
-
-    def work(self, work: Work, edit: Edit) -> int:
-        left, top, right, bottom = crop_box(edit.mask)
-        return work.dense((bottom - top, right - left))
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """SIGE with a configuration."""
+    """SIGE with a policy."""
 
-    config: sige.EditConfig
+    policy: sige.Policy = field(compare=False)
+    name: str = field(init=False)  # tells every argument of the policy, so equal names are equal ways
 
-    @property
-    def name(self) -> str:
-        return name_of(self.config)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", name_of(self.policy))
 
-    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Image.Image:
-        return editing.edit(pipe, edit.image, mask=edit.mask, sampling=sampling, config=self.config)
-
-    def work(self, work: Work, edit: Edit) -> int:
-        return work.sparse(edit.mask, self.config)
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=self.policy)
 
 
-def name_of(config: sige.EditConfig) -> str:
-    """A name that says everything.
+def name_of(policy: sige.Policy) -> str:
+    """A name that tells every argument of the policy.
 
-    >>> name_of(sige.EditConfig(dense_steps=7)), name_of(sige.EditConfig(policy="lockstep", exact_statistics=False))
+    >>> name_of(sige.Temporal(dense_steps=7)), name_of(sige.Lockstep(exact_statistics=False))
     ('temporal-7 growing rising d0', 'lockstep d1 frozen')
     """
-    end = f"d{config.dilates_by}{'' if config.exact_statistics else ' frozen'}"
-    if config.policy == "lockstep":
+    end = f"d{policy.dilates_by}{'' if policy.exact_statistics else ' frozen'}"
+    if isinstance(policy, sige.Lockstep):
         return f"lockstep {end}"
-    if isinstance(config.dense_steps, tuple):
-        return f"temporal-{','.join(map(str, config.dense_steps))} {config.forecast} {end}"
-    return f"temporal-{config.dense_steps} {config.schedule} {config.forecast} {end}"
+    if isinstance(policy.dense_steps, tuple):
+        return f"temporal-{','.join(map(str, policy.dense_steps))} {policy.forecast} {end}"
+    return f"temporal-{policy.dense_steps} {policy.schedule or GROWING} {policy.forecast} {end}"
 
 
-def config_of(name: str) -> sige.EditConfig | None:
-    """The configuration of a name; None where it is no name of a sparse way.
+def policy_of(name: str) -> sige.Policy | None:
+    """The policy of a name; None where it is no name of a sparse way.
 
-    >>> config_of("temporal-0,1,4,10 linear d2").dense_steps
+    >>> policy_of("temporal-0,1,4,10 linear d2").dense_steps
     (0, 1, 4, 10)
     """
     found = _NAME.fullmatch(name)
@@ -126,34 +111,34 @@ def config_of(name: str) -> sige.EditConfig | None:
         return None
     more: dict[str, Any] = {"dilation": int(found["dilation"]), "exact_statistics": found["frozen"] is None}
     if name.startswith("lockstep"):
-        return sige.EditConfig(policy="lockstep", **more)
+        return sige.Lockstep(**more)
     if found["list"]:
         steps = tuple(int(step) for step in found["list"].split(","))
-        return sige.EditConfig(dense_steps=steps, forecast=found["forecast"], **more)
+        return sige.Temporal(dense_steps=steps, forecast=found["forecast"], **more)
     more |= {"forecast": found["forecast"], "schedule": found["schedule"]}
-    return sige.EditConfig(dense_steps=int(found["count"]), **more)
+    return sige.Temporal(dense_steps=int(found["count"]), **more)
 
 
 def default_way(steps: int) -> Sparse:
-    """What `sige.EditConfig()` does with that many steps, its budget and dilation said in numbers."""
-    default = sige.EditConfig()
-    return Sparse(replace(default, dense_steps=len(dense_steps(steps, default)), dilation=default.dilates_by))
+    """What `sige.Temporal()` does with that many steps, its budget, schedule and dilation written out."""
+    default = sige.Temporal()
+    return Sparse(replace(default, dense_steps=len(dense_steps(steps)), schedule=GROWING, dilation=default.dilates_by))
 
 
 def catalogue(steps: int) -> list[Way]:
     """Every row of the full table, those first that a short sitting should have."""
-    default, lockstep = default_way(steps), Sparse(sige.EditConfig(policy="lockstep", dilation=1))
+    default, lockstep = default_way(steps), Sparse(sige.Lockstep(dilation=1))
     ways: list[Way] = [default, lockstep, OtherSeed(), Crop()]
     ways += [
-        Sparse(replace(default.config, dense_steps=budget, schedule=schedule, forecast=forecast))
+        Sparse(replace(default.policy, dense_steps=budget, schedule=schedule, forecast=forecast))
         for budget in BUDGETS
         for schedule in SCHEDULES
         for forecast in FORECASTS
         if (schedule, forecast) != ("even", "rising")
     ]
     for sparse in (default, lockstep):
-        ways += [Sparse(replace(sparse.config, dilation=dilation)) for dilation in DILATIONS]
-        ways.append(Sparse(replace(sparse.config, exact_statistics=False)))
+        ways += [Sparse(replace(sparse.policy, dilation=dilation)) for dilation in DILATIONS]
+        ways.append(Sparse(replace(sparse.policy, exact_statistics=False)))
     return list(dict.fromkeys(ways))
 
 
@@ -173,8 +158,8 @@ def select(patterns: Sequence[str], steps: int) -> list[Way]:
 
 
 def _named(name: str, steps: int) -> Way:
-    config = config_of(name)
-    if config is None:
+    policy = policy_of(name)
+    if policy is None:
         known = ", ".join(repr(way.name) for way in catalogue(steps))
         raise InputError(f"--rows: {name!r} fits no row, expected names or patterns of these: {known}")
-    return Sparse(config)
+    return Sparse(policy)

@@ -36,7 +36,7 @@ def config_folder(config_path: Path | str | None = None) -> Path:
     if config_path is not None:
         if not Path(config_path).is_dir():
             raise InputError(
-                f"{config_path}: no such folder, expected the one with sdxl-base.yaml (--config_path configs)"
+                f"config_path: {config_path}: no such folder, expected the one with sdxl-base.yaml", "config_path"
             )
         return Path(config_path)
     return config_files.config_folder()
@@ -78,7 +78,7 @@ def _resolved(folder: Path, section: dict[str, Any] | str) -> dict[str, Any]:
 def _read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; point --config_path at the project's folder configs")
+        raise InputError(f"config_path: {path}: no such file, expected the project's own configs", "config_path")
     return _load(path, path.stat().st_mtime_ns)
 
 

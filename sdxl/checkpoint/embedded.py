@@ -9,7 +9,7 @@ from sige.config_files import data_folder
 
 __all__ = ["EMBEDDED", "FILES", "embedded_folder", "embedded_kind", "embedded_weights"]
 
-EMBEDDED = "embedded"  # its name for --model, and the name of the config of its shapes
+EMBEDDED = "embedded"  # the name of the model, and of the config of its shapes
 FILES = {"sdxl-base": "base.safetensors", "sdxl-inpaint": "inpaint.safetensors"}
 
 
@@ -32,7 +32,7 @@ def embedded_weights(kind: str = "sdxl-base") -> Path:
         there = ", ".join(name for name in FILES.values() if path.with_name(name).is_file()) or "nothing"
         raise CheckpointError(
             f"{path} does not exist: of the embedded model there is {there}; train it as docs/training.md says and "
-            "run tools/embed.py, or take --model tiny, which has random weights"
+            "run tools/embed.py, or take the model tiny, which has random weights"
         )
     return path
 

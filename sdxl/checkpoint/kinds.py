@@ -77,5 +77,5 @@ def _not_a_checkpoint(header: Header) -> NoReturn:
     if any(re.match(r"(down_blocks|decoder\.up_blocks|text_model|unet)\.", name) for name in names):
         header.fault("is one part in the diffusers layout, expected a single file with all; give the model's folder")
     if any(re.search(r"lora_(down|up|A|B)\b", name) for name in names):
-        header.fault("is a LoRA, expected a checkpoint; give it with --lora beside one")
+        header.fault("is a LoRA, expected a checkpoint; give it as lora, beside one")
     header.fault(f"has no {UNET}*: expected the single-file layout of SDXL or Stable Diffusion 1.5")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from sdxl.commands.inputs import Inputs
-from sdxl.edits import edit as editing
-from sdxl.edits.edit import Sampling
+from sdxl.edits.request import Request
+from sdxl.edits.sampling import Sampling
 from sdxl.scenes.draw import draw, thing_mask
 from sdxl.scenes.numbered import HELD_OUT, scene_at
 from sdxl.scenes.scene import COLOURS, Colour, Scene, caption
-from sige import EditConfig
+
+if TYPE_CHECKING:
+    from sige import Policy
 
 __all__ = ["Example", "find_scene", "inpainting", "painted_over"]
 
@@ -29,20 +31,17 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two outsid
 
 @dataclass(frozen=True)
 class Example:
-    """What is asked, of which pictures."""
+    """A prompt and the pictures that it is about."""
 
     task: str  # inpainting, sdedit
     prompt: str
     pictures: Inputs
 
-    def run(self, pipe: Any, sampling: Sampling, config: EditConfig | None) -> Image.Image:
-        """The edit, by the pipeline of its task; without a configuration dense."""
-        pictures, sampling = self.pictures, replace(sampling, prompt=self.prompt)
-        if self.task == "inpainting":
-            assert pictures.image is not None and pictures.mask is not None
-            return editing.edit(pipe, pictures.image, mask=pictures.mask, sampling=sampling, config=config)
-        assert pictures.edited is not None
-        return editing.sdedit(pipe, pictures.image, pictures.edited, sampling=sampling, config=config)
+    def request(self, sampling: Sampling, policy: Policy | None) -> Request:
+        """The edit with the example's own prompt; without a policy dense."""
+        given = self.pictures
+        sampling = replace(sampling, prompt=self.prompt)
+        return Request(sampling, image=given.image, mask=given.mask, edited=given.edited, policy=policy)
 
 
 def inpainting() -> Example:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sdxl.commands import rules
-from sdxl.commands.settings import STEPS, TURBO_STEPS, Settings
+from sdxl.commands.fields import STEPS, TURBO_STEPS
+from sdxl.commands.settings import Settings
 from sdxl.errors import InputError
 
 __all__ = ["parse"]

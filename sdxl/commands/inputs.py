@@ -1,41 +1,27 @@
-"""The pictures and the mask that the settings name, at the size they ask for, and the region between them."""
+"""The pictures and the mask that the settings name, at the size that they ask for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from sdxl.commands.settings import Settings, Size
-from sdxl.pictures.images import check_same_size, load_image, pad_to_multiple, resize, size_of
-from sdxl.pictures.masks import Mask, check_mask, load_mask, pad_mask
-
-if TYPE_CHECKING:
-    from sige import Region
+from sdxl.commands.settings import Settings
+from sdxl.pictures.images import check_same_size, load_image, resize, size_of
+from sdxl.pictures.masks import Mask, check_mask, load_mask
+from sige.sizes import Size
 
 __all__ = ["Inputs", "load_inputs"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is read from files before any weights are; all of one size."""
+    """The pictures and the mask, read before any weights; all of one size."""
 
     image: Image.Image | None = None  # before the edit
     edited: Image.Image | None = None  # with the rough edit in it
     mask: Mask | None = None  # [H, W], 0 to 1
-
-    def region(self, dilation: int) -> Region | None:
-        """What the edit touches, of the size at which the models work; None where no edit was named."""
-        from sige import Region  # torch, which takes a second to import
-
-        if self.mask is not None:
-            return Region.from_mask(pad_mask(self.mask), dilation=dilation)
-        if self.image is None or self.edited is None:
-            return None
-        before, after = (np.asarray(pad_to_multiple(image)[0]) for image in (self.image, self.edited))
-        return Region.from_images(before, after, dilation=dilation)
 
 
 def load_inputs(settings: Settings) -> Inputs:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from sdxl.commands.flags import parse
+from sdxl.commands.rules import in_flags
 from sdxl.commands.settings import Settings
 from sige.errors import SigeError
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except SigeError as error:
-        return _fail(error)
+        return _fail(in_flags(error))
     except Exception as error:
         if settings is not None and _is_out_of_memory(error):
             return _fail(_advice(settings))
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> str:
-    """What there is to say at the end."""
+    """The line that is printed at the end."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     if settings.generates:
         from sdxl.commands import tasks
@@ -48,8 +49,8 @@ def _run(settings: Settings) -> str:
     return profile.run(settings)
 
 
-def _fail(error: object) -> int:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+def _fail(message: str) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
     return MISTAKE
 
 

@@ -6,20 +6,26 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sdxl.checkpoint.embedded import EMBEDDED
-from sdxl.commands.inputs import load_inputs
-from sdxl.commands.settings import Settings, Size
-from sdxl.commands.tasks import place
+from sdxl.commands.inputs import Inputs, load_inputs
+from sdxl.commands.settings import Settings
+from sdxl.commands.weights import place
 from sdxl.errors import InputError, SdxlError
+from sdxl.pictures.images import pad_to_multiple
+from sdxl.pictures.masks import pad_mask
+from sdxl.pipelines.find import TINY, find
 from sige.dtypes import named_dtype
 from sige.files import check_output
+from sige.sizes import Size
 
 if TYPE_CHECKING:
     from sdxl.checkpoint.configs import Shapes
     from sige import Region
     from sige.profiling import Subject
 
-__all__ = ["build_unet", "run"]
+__all__ = ["run"]
 
 CODERS = {"profile_encoder": "vae-encoder", "profile_decoder": "vae-decoder"}
 KINDS = {"sdxl-inpaint": "sdxl-inpaint", "sd15": "sd15"}  # of the other models: sdxl-base
@@ -34,7 +40,7 @@ def run(settings: Settings) -> str:
     if settings.json is not None:
         check_output(settings.json)
     settings = place(settings)
-    region = load_inputs(settings).region(_dilation(settings))
+    region = _region(load_inputs(settings), _dilation(settings))
     if region is None:
         raise InputError(
             f"--mode {settings.mode} needs an edit: give --mask_path, or --init_img and --edited_img that differ"
@@ -45,6 +51,18 @@ def run(settings: Settings) -> str:
     if settings.json is not None:
         report.write_json(profile, settings.json)
     return f"weights: {NONE if settings.macs_only else RANDOM}\n{report.as_text(profile)}"
+
+
+def _region(inputs: Inputs, dilation: int) -> Region | None:
+    """The region of the mask's own pixels, or of those that differ; None where no edit was named."""
+    from sige import Region
+
+    if inputs.mask is not None:
+        return Region.from_mask(pad_mask(inputs.mask), dilation=dilation)
+    if inputs.image is None or inputs.edited is None:
+        return None
+    before, after = (np.asarray(pad_to_multiple(image)[0]) for image in (inputs.image, inputs.edited))
+    return Region.from_images(before, after, dilation=dilation)
 
 
 def _profile(settings: Settings, region: Region) -> dict[str, Any]:
@@ -65,10 +83,10 @@ def _build(settings: Settings, size: Size, device: str) -> Subject:
     options: dict[str, Any] = {"device": device, "dtype": named_dtype(settings.dtype)}
     if settings.mode in CODERS:
         return build(CODERS[settings.mode], size, changes=shapes.parts["vae"], **options)
-    return build_unet(shapes, size, guided=settings.scale > 1, **options)
+    return _build_unet(shapes, size, guided=settings.scale > 1, **options)
 
 
-def build_unet(shapes: Shapes, size: Size, *, guided: bool, **options: Any) -> Subject:
+def _build_unet(shapes: Shapes, size: Size, *, guided: bool, **options: Any) -> Subject:
     """The UNet of the shapes, on the meta device unless told otherwise; guidance takes a batch of two."""
     from sige.profiling import build
 
@@ -96,12 +114,11 @@ def _variant(settings: Settings) -> str:
     from sdxl.checkpoint.configs import FULL_SIZE
     from sdxl.checkpoint.header import read_header
     from sdxl.checkpoint.kinds import identify
-    from sdxl.pipelines.load import find_kind
 
-    if settings.model in (EMBEDDED, "tiny"):
+    if settings.model in (EMBEDDED, TINY):
         return settings.model
     try:
-        _, path = find_kind(settings.model, settings.run_type, settings.weight_path, settings.refined)
+        path = find(settings.model, settings.run_type, settings.weight_path, refiner=settings.refined).path
     except SdxlError:
         return FULL_SIZE  # a profile needs no weights
     return identify(read_header(path)).variant if path.is_file() else FULL_SIZE

@@ -5,29 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import isfinite
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from sdxl.checkpoint.embedded import EMBEDDED
+from sdxl.commands.fields import Fields
+from sdxl.edits.sampling import REFINER_STRENGTH, STRENGTH
 from sdxl.errors import InputError
+from sdxl.pipelines.find import MODELS, TINY
+from sdxl.pipelines.schedulers import SCHEDULERS, default_scheduler
+from sige import policies
 from sige.dtypes import DTYPE_NAMES
 
-if TYPE_CHECKING:
-    from sdxl.commands.settings import Settings
+__all__ = ["NAMES", "check", "flag", "in_flags", "nearest", "unknown"]
 
-__all__ = ["NAMES", "check", "flag", "nearest", "unknown"]
-
-# The names are here and not where they are used, so that a mistake is found before torch and diffusers are imported.
+# Every module that these names come from can be imported without torch, so that a mistake is found in a moment.
 NAMES: dict[str, tuple[str, ...]] = {
     "task": ("inpainting", "sdedit", "text2img", "img2img"),
     "mode": ("generate", "profile_unet", "profile_encoder", "profile_decoder"),
     "run_type": ("original", "sige", "turbo", "sige-turbo"),
-    "model": ("auto", "sdxl", "sdxl-inpaint", "sd15", "embedded", "tiny"),
-    "scheduler": ("ddim", "euler", "euler-ancestral", "dpmpp-2m", "dpmpp-2m-karras", "unipc", "heun", "lcm"),
-    "policy": ("temporal", "lockstep"),
-    "schedule": ("growing", "even"),
-    "forecast": ("none", "linear", "quadratic", "rising"),
+    "model": ("auto", *MODELS, EMBEDDED, TINY),
+    "scheduler": tuple(SCHEDULERS),
+    "policy": tuple(policies.POLICIES),
+    "schedule": tuple(policies.SCHEDULES),
+    "forecast": tuple(policies.FORECASTS),
     "dtype": ("auto", *DTYPE_NAMES),
 }
-RENAMED = {"height": "--H", "width": "--W", "steps": "--ddim_steps", "eta": "--ddim_eta"}
+RENAMED = {  # settings, and fields of a request, whose flag has another name
+    "height": "--H",
+    "width": "--W",
+    "size": "--H and --W",
+    "steps": "--ddim_steps",
+    "eta": "--ddim_eta",
+    "image": "--init_img",
+    "edited": "--edited_img",
+    "mask": "--mask_path",
+    "refiner": "--refined",
+}
 
 PICTURES = {  # which tasks read what
     "init_img": ("inpainting", "sdedit", "img2img"),
@@ -41,8 +54,6 @@ NEEDED = {
     "img2img": ("init_img",),
     "text2img": (),
 }
-STRENGTH = {"sdedit": 0.8, "img2img": 0.8}  # unless it is said
-REFINED = 0.3  # of the steps, where the refiner follows a finished picture
 POLICY = ("policy", "dense_steps", "schedule", "forecast", "dilation")
 TEMPORAL = ("dense_steps", "schedule", "forecast")
 PROFILE = ("json", "macs_only", "runs")
@@ -55,6 +66,16 @@ NEGATIVE = ("negative_prompt", "negative_prompt_2", "negative_original_size", "n
 def flag(name: str) -> str:
     """The flag of a setting, as the user writes it."""
     return RENAMED.get(name, f"--{name}")
+
+
+def in_flags(error: Exception) -> str:
+    """The error's message; where it begins with the name of a field, with that field's flag instead.
+
+    >>> in_flags(InputError("steps: got 0, expected at least 1", "steps"))
+    '--ddim_steps: got 0, expected at least 1'
+    """
+    message, name = str(error), getattr(error, "field", None)
+    return flag(name) + message.removeprefix(name) if name and message.startswith(name) else message
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> str:
@@ -71,7 +92,7 @@ def nearest(got: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def check(settings: Settings) -> None:
+def check(settings: Fields) -> None:
     """Raises `InputError` for the first rule that is broken."""
     _check_names(settings)
     _check_numbers(settings)
@@ -87,21 +108,21 @@ def _refuse(name: str, sentence: str) -> NoReturn:
     raise InputError(f"{flag(name)}{sentence}")
 
 
-def _refuse_all(settings: Settings, names: Iterable[str], why: str) -> None:
+def _refuse_all(settings: Fields, names: Iterable[str], why: str) -> None:
     for name in names:
-        if _is_said(getattr(settings, name)):
+        if _is_given(getattr(settings, name)):
             _refuse(name, f" {why}")
 
 
-def _is_said(value: object) -> bool:
-    """0 is said, and so is "none"; what a flag is without being given is not."""
+def _is_given(value: object) -> bool:
+    """Whether the user has set it: 0 and "none" are values, too, but not what stands for a flag left out."""
     return value is not None and value is not False and value != () and value != ""
 
 
 # ---- each value by itself --------------------------------------------------------------------------------------------
 
 
-def _check_names(settings: Settings) -> None:
+def _check_names(settings: Fields) -> None:
     for name, known in NAMES.items():
         got = getattr(settings, name)
         if got is not None and got not in known:
@@ -111,7 +132,7 @@ def _check_names(settings: Settings) -> None:
         _refuse("device", f": got {settings.device!r}, expected auto, cpu, cuda or cuda:1")
 
 
-def _check_numbers(settings: Settings) -> None:
+def _check_numbers(settings: Fields) -> None:
     for name, least, most in (
         ("steps", 1, 1000),
         ("height", 8, 16384),
@@ -138,7 +159,7 @@ def _check_numbers(settings: Settings) -> None:
 # ---- which go together -----------------------------------------------------------------------------------------------
 
 
-def _check_task(settings: Settings) -> None:
+def _check_task(settings: Fields) -> None:
     task = settings.task
     if settings.sparse and task in ("text2img", "img2img"):
         other = "sdedit" if task == "img2img" else "inpainting"
@@ -164,12 +185,15 @@ def _check_task(settings: Settings) -> None:
     _refuse_all(settings, PROFILE, "has no effect with --mode generate, only with a profile: leave it out")
 
 
-def _check_weights(settings: Settings) -> None:
+def _check_weights(settings: Fields) -> None:
     model = settings.model
     if settings.refined and settings.turbo:
         _refuse("refined", " does not go with turbo, whose few steps leave nothing to refine: leave one of the two out")
-    if settings.refined and settings.denoising_split is None and int(REFINED * settings.steps) < 1:
-        _refuse("refined", f" takes {REFINED:.0%} of --ddim_steps {settings.steps}, which leaves no step: take more")
+    if settings.refined and settings.denoising_split is None and int(REFINER_STRENGTH * settings.steps) < 1:
+        _refuse(
+            "refined",
+            f" takes {REFINER_STRENGTH:.0%} of --ddim_steps {settings.steps}, which leaves no step: take more",
+        )
     if settings.denoising_split is not None and not settings.refined:
         _refuse("denoising_split", " has no effect without the refiner: add --refined True")
     if model in ("sdxl-inpaint", "sd15", "embedded") and settings.turbo:
@@ -185,8 +209,8 @@ def _check_weights(settings: Settings) -> None:
         _refuse_all(settings, (*SECOND_ENCODER, *SIZES, *CROPS), why)
 
 
-def _check_sampling(settings: Settings) -> None:
-    scheduler = settings.scheduler or ("euler-ancestral" if settings.turbo else "ddim")
+def _check_sampling(settings: Fields) -> None:
+    scheduler = settings.scheduler or default_scheduler("sdxl-turbo" if settings.turbo else "sdxl-base")
     if settings.eta > 0 and scheduler != "ddim":
         _refuse("eta", f" has no effect with --scheduler {scheduler}: take ddim, or leave it out")
     strength = settings.strength or STRENGTH.get(settings.task, 1.0)
@@ -199,7 +223,7 @@ def _check_sampling(settings: Settings) -> None:
         _refuse_all(settings, NEGATIVE, why)
 
 
-def _check_policy(settings: Settings) -> None:
+def _check_policy(settings: Fields) -> None:
     if not settings.sparse:
         why = f"has no effect with --run_type {settings.run_type}, which recomputes everything: leave it out"
         _refuse_all(settings, POLICY, why)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from sdxl.commands import rules
+from sdxl.commands.fields import TURBO_SCALE, TURBO_STEPS, Fields
 from sdxl.errors import InputError
-from sige.sizes import Size
 
-__all__ = ["Settings", "Size"]
-
+__all__ = ["Settings"]
 
 UNSAVED = ("mode", "output_path", "json", "macs_only", "runs")  # say nothing about the picture
-TURBO_STEPS, STEPS = 4, 50
-TURBO_SCALE, SCALE = 0.0, 7.5
-
-
-def _random_seed() -> int:
-    return secrets.randbelow(2**32)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to do, with which pictures, prompts, weights and numbers; `None` and `()` mean that nothing was said.
+class Settings(Fields):
+    """What to do, with which pictures, prompts, weights and numbers; `None` and `()` stand for what is left out.
 
     Raises `InputError` for a value that does not exist, for one that is missing, and for one without any effect.
 
@@ -35,73 +27,8 @@ class Settings:
     True
     """
 
-    task: str = "inpainting"
-    mode: str = "generate"
-    run_type: str = "original"
-    refined: bool = False
-    model: str = "auto"
-
-    prompt: str | None = None
-    negative_prompt: str | None = None
-    prompt_2: str | None = None
-    negative_prompt_2: str | None = None
-
-    init_img: Path | None = None
-    mask_path: Path | None = None
-    edited_img: Path | None = None
-    output_path: Path | None = None
-    height: int | None = None
-    width: int | None = None
-
-    steps: int = STEPS
-    scale: float = SCALE
-    eta: float = 0.0
-    strength: float | None = None
-    seed: int = field(default_factory=_random_seed)
-    scheduler: str | None = None
-    denoising_split: float | None = None
-
-    original_size: Size | None = None
-    target_size: Size | None = None
-    crops_coords_top_left: Size | None = None
-    negative_original_size: Size | None = None
-    negative_target_size: Size | None = None
-    negative_crops_coords_top_left: Size | None = None
-
-    policy: str | None = None
-    dense_steps: int | tuple[int, ...] | None = None
-    schedule: str | None = None
-    forecast: str | None = None
-    dilation: int | None = None
-
-    config_path: Path = Path("configs")
-    weight_path: Path = Path("pretrained")
-    lora: tuple[str, ...] = ()
-    textual_inversion: tuple[str, ...] = ()
-    device: str = "auto"
-    dtype: str = "auto"
-
-    json: Path | None = None
-    macs_only: bool = False
-    runs: int | None = None
-
     def __post_init__(self) -> None:
         rules.check(self)
-
-    @property
-    def sparse(self) -> bool:
-        """Whether only what the edit touches is recomputed."""
-        return self.run_type.startswith("sige")
-
-    @property
-    def turbo(self) -> bool:
-        """Whether the weights are those of SDXL Turbo."""
-        return self.run_type.endswith("turbo")
-
-    @property
-    def generates(self) -> bool:
-        """Whether a picture is made, and not a profile."""
-        return self.mode == "generate"
 
     def to_dict(self) -> dict[str, Any]:
         """What the picture depends on, as JSON can hold it; where it was written to is left out."""
@@ -110,7 +37,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Settings:
-        """The settings that `to_dict` or a command line gave; turbo has fewer steps and no guidance unless it says so.
+        """The settings that `to_dict` or a command line gave; turbo has fewer steps and no guidance by default.
 
         >>> Settings.from_dict({"mode": "profile_unet", "run_type": "turbo"}).steps
         4

@@ -1,35 +1,25 @@
-"""Sampling: what is asked of the model, and how a diffusers pipeline takes it."""
+"""Sampling: what is asked of the model. Importable without torch, so that a mistake is found before it is loaded."""
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-
-from sdxl.errors import InputError, SdxlError
-from sdxl.pipelines.schedulers import takes_eta
+from sdxl.errors import InputError
 from sige.sizes import Size
 
-__all__ = ["Sampling", "pipeline_arguments"]
+__all__ = ["REFINER_STRENGTH", "STRENGTH", "Sampling"]
 
-STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}
-SDXL_ONLY = (
-    "prompt_2",
-    "negative_prompt_2",
-    "original_size",
-    "target_size",
-    "crops_coords_top_left",
-    "negative_original_size",
-    "negative_target_size",
-    "negative_crops_coords_top_left",
-)
+STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}  # of each task that begins with a picture
+REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is asked of the model: prompts, steps, guidance, seed, micro-conditioning."""
+    """What is asked of the model: prompts, steps, guidance, seed, size conditioning.
+
+    >>> Sampling("a horse", steps=30).strength_of("inpainting")
+    1.0
+    """
 
     prompt: str = ""
     negative_prompt: str | None = None
@@ -38,7 +28,7 @@ class Sampling:
     steps: int = 50
     scale: float = 7.5
     eta: float = 0.0
-    strength: float | None = None  # None: 1 for inpainting, 0.8 from a picture
+    strength: float | None = None  # None: STRENGTH of the task
     seed: int = 0
     original_size: Size | None = None
     target_size: Size | None = None
@@ -49,60 +39,39 @@ class Sampling:
     denoising_split: float | None = None  # where a refiner takes over; None: it follows the finished picture
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("strength", self.strength, 0, 1),
-            ("denoising_split", self.denoising_split, 0, 1),
-            ("eta", self.eta, 0, 1),
-        ):
-            if value is not None and not low <= value <= high:
-                raise InputError(f"{name}: got {value}, expected a number from {low} to {high}")
+        for name, value in (("strength", self.strength), ("denoising_split", self.denoising_split), ("eta", self.eta)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name}: got {value}, expected a number from 0 to 1", name)
         if self.steps < 1:
-            raise InputError(f"steps: got {self.steps}, expected at least 1")
+            raise InputError(f"steps: got {self.steps}, expected at least 1", "steps")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the UNet runs twice a step, as one batch: with the prompt and with the negative one."""
+        return self.scale > 1
 
     def strength_of(self, task: str) -> float:
         """The strength that was set, or the task's own; refused where it leaves no step."""
         strength = STRENGTH.get(task, 1.0) if self.strength is None else self.strength
         if int(self.steps * strength) < 1:
-            raise InputError(f"strength {strength} of {self.steps} steps leaves none: raise one of the two")
+            raise InputError(f"strength {strength} of {self.steps} steps leaves none: raise one of the two", "strength")
         return strength
 
-
-def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> dict[str, Any]:
-    """The settings as this pipeline names them; one that it does not have is refused if it was set."""
-    known = inspect.signature(pipe.__call__).parameters
-    if sampling.eta and not takes_eta(pipe.scheduler):
-        raise InputError(f"eta has no effect on {type(pipe.scheduler).__name__}: take the scheduler ddim, or eta 0")
-    arguments: dict[str, Any] = {
-        "prompt": sampling.prompt,
-        "negative_prompt": sampling.negative_prompt,
-        "num_inference_steps": sampling.steps,
-        "guidance_scale": sampling.scale,
-        "eta": sampling.eta,
-        "callback_on_step_end": check_step,
-    }
-    for name in SDXL_ONLY:
-        value = getattr(sampling, name)
-        if value is not None and name not in known:
-            raise InputError(f"{name} is SDXL's: this model has no such conditioning")
-        if value is not None:
-            arguments[name] = value
-    if sampling.negative_prompt_2 is not None and sampling.negative_prompt is None:
-        arguments["negative_prompt"] = ""  # without one diffusers takes zeros and leaves the second out
-    if any(name.startswith("negative_") and name.endswith(("size", "left")) for name in arguments):
-        # Diffusers reads them together or not at all.
-        arguments.setdefault("negative_original_size", sampling.original_size or size)
-        arguments.setdefault("negative_target_size", sampling.target_size or size)
-    if "strength" in known:
-        arguments["strength"] = sampling.strength_of(task)
-    if "height" in known:
-        arguments |= {"height": size[0], "width": size[1]}
-    return arguments
-
-
-def check_step(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Latents that are no numbers would end as a black picture."""
-    if not torch.isfinite(values["latents"]).all():
-        raise SdxlError(
-            f"step {step + 1}: the latents are no longer finite numbers: take --dtype fp32 or bf16, or other weights"
-        )
-    return values
+    def check_refiner(self, task: str) -> None:
+        """Refuses steps of which base or refiner would get none."""
+        split, steps = self.denoising_split, self.steps
+        if split is None:
+            if int(steps * REFINER_STRENGTH) < 1:
+                raise InputError(
+                    f"steps: got {steps}, of which the refiner takes {REFINER_STRENGTH:.0%} and so leaves itself none: "
+                    "take 4 or more",
+                    "steps",
+                )
+            return
+        strength = self.strength_of(task)
+        if int(steps * (strength + split - 1)) < 1 or int(steps * (1 - split)) < 1:
+            raise InputError(
+                f"denoising_split {split} of {steps} steps at strength {strength} leaves none for the base or for the "
+                "refiner: raise the steps, or move the split",
+                "denoising_split",
+            )

@@ -171,7 +171,7 @@ def check_finite_image(
     if wrong:
         raise InputError(
             f"{name}: {wrong} of {array.size} values are NaN or infinite, expected numbers: "
-            "fp16 may have overflowed, take --dtype fp32 or bf16, or check the weights"
+            "fp16 may have overflowed, take the dtype fp32 or bf16, or check the weights"
         )
 
 

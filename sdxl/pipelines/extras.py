@@ -19,10 +19,10 @@ ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 
 def add_lora(pipe: Any, file: str) -> None:
     """A LoRA file, or a folder that holds one under diffusers' name."""
-    path = _existing("--lora", file)
+    path = _existing("lora", file)
     where = (str(path),) if path.is_dir() else (str(path.parent),)
     name = {} if path.is_dir() else {"weight_name": path.name}
-    with _explained("--lora", file):
+    with _explained("lora", file):
         pipe.load_lora_weights(*where, **name, local_files_only=True)
 
 
@@ -31,8 +31,8 @@ def add_words(pipe: Any, file: str) -> None:
 
     The word is the file's own name for it, or else the file's name.
     """
-    path = _existing("--textual_inversion", file)
-    with _explained("--textual_inversion", file):
+    path = _existing("textual_inversion", file)
+    with _explained("textual_inversion", file):
         vectors = _read(path)
         for name, vector in vectors.items():
             encoder = _encoder_for(pipe, name, vector)
@@ -73,20 +73,20 @@ def _encoder_for(pipe: Any, name: str, vector: Tensor) -> str:
     return wanted[0]
 
 
-def _existing(flag: str, file: str) -> Path:
+def _existing(field: str, file: str) -> Path:
     path = Path(file)
     if not path.exists():
-        raise InputError(f"{flag}: {file} does not exist")
+        raise InputError(f"{field}: {file} does not exist", field)
     return path
 
 
 @contextmanager
-def _explained(flag: str, file: str) -> Iterator[None]:
-    """What a library makes of a file that does not fit, in one line."""
+def _explained(field: str, file: str) -> Iterator[None]:
+    """Inside, what a library raises about a file becomes one line."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         why = " ".join(str(error).split())
-        raise InputError(f"{flag}: {file} does not fit this model: {why[:200]}") from error
+        raise InputError(f"{field}: {file} does not fit this model: {why[:200]}", field) from error

@@ -1,4 +1,4 @@
-"""The schedulers that the command line knows by name, and each family's own."""
+"""The schedulers by name, and the default of each kind. Importable without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SCHEDULERS", "default_scheduler", "make_scheduler", "takes_eta"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A diffusers class and what is set besides the checkpoint's own noise schedule."""
+    """A diffusers class, and what it is given besides the checkpoint's own noise schedule."""
 
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ TURBO = {"timestep_spacing": "trailing"}  # few steps must begin at the noisiest
 
 
 def default_scheduler(kind: str) -> str:
-    """Turbo was distilled for a few ancestral steps; the others take DDIM, after which the flags are named."""
+    """The scheduler of a kind: Turbo was distilled for a few ancestral steps, the others take DDIM."""
     return "euler-ancestral" if "turbo" in kind else "ddim"
 
 
@@ -43,12 +43,12 @@ def make_scheduler(name: str | None, kind: str, config: dict[str, Any]) -> Any:
 
     name = name or default_scheduler(kind)
     if name not in SCHEDULERS:
-        raise InputError(f"scheduler: got {name!r}, expected one of {', '.join(SCHEDULERS)}")
+        raise InputError(f"scheduler: got {name!r}, expected one of {', '.join(SCHEDULERS)}", "scheduler")
     choice = SCHEDULERS[name]
     changes = choice.changes | (TURBO if "turbo" in kind else {})
     return getattr(diffusers, choice.name).from_config({**config, **changes})
 
 
 def takes_eta(scheduler: Any) -> bool:
-    """Does a step of the scheduler use eta?"""
+    """Whether a step of the scheduler reads eta."""
     return "eta" in inspect.signature(scheduler.step).parameters

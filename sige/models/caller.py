@@ -41,7 +41,7 @@ def find_caller(module: nn.Module) -> Caller | None:
     while frame is not None:
         if frame.f_code.co_varnames[:1] == ("self",):
             owner = frame.f_locals.get("self")
-            if isinstance(owner, DiffusionPipeline) and any(part is module for part in owner.components.values()):
+            if isinstance(owner, DiffusionPipeline) and any(part is module for part in vars(owner).values()):
                 return Caller(owner, frame.f_locals.get("padding_mask_crop") is not None)
         frame = frame.f_back
     return None

@@ -28,11 +28,18 @@ def find_parts(target: object) -> list[Part]:
             Part(name, PackedCoder.role, coder, partial(PackedCoder, name, coder, target))
             for name, coder in coders.items()
         ]
-    if isinstance(target, DiffusionPipeline) and is_pipeline(target):
-        vae = getattr(target, "vae", None)
-        coders_ = find_parts(vae) if isinstance(vae, AutoencoderKL) else []
-        return [*find_parts(target.unet), *(replace(part, required=False) for part in coders_)]
+    if isinstance(target, DiffusionPipeline):
+        found = _parts_of_pipeline(target)
+        if found:
+            return found
     raise UnsupportedError(f"enable: got {_class(target)}, expected {_wanted(target)}")
+
+
+def _parts_of_pipeline(pipe: DiffusionPipeline) -> list[Part]:
+    unet, vae = (getattr(pipe, name, None) for name in ("unet", "vae"))
+    denoisers = [] if unet is None else find_parts(unet)
+    coders = find_parts(vae) if isinstance(vae, AutoencoderKL) else []
+    return [*denoisers, *(replace(part, required=not denoisers) for part in coders)]
 
 
 def is_pipeline(target: object) -> bool:

@@ -11,15 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-import sige
 from benchmarks.quality import bench as measure
 from benchmarks.quality.__main__ import main
-from benchmarks.quality.edits import held_out_edits
-from benchmarks.quality.work import Work, region_of, unet_passes
-from sdxl.checkpoint.load import load
-from sdxl.checkpoint.tiny import tiny_weights
-from sdxl.edits.edit import Sampling, edit
-from sdxl.pipelines.load import make_pipeline
 
 SIDE, STEPS = 64, 4
 ALL_DENSE = "temporal-4 growing rising d0"
@@ -41,13 +34,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
     run(folder, ROWS, "--plot", str(folder / "plot.png"), "--markdown", str(folder / "tables.md"))
     return folder
-
-
-@pytest.fixture(scope="module")
-def pipe() -> Any:
-    pipe = make_pipeline(load(tiny_weights(), progress=False), "inpainting", "ddim")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def run(folder: Path, rows: list[str], *more: str) -> None:
@@ -129,51 +115,3 @@ def test_plot_tables_and_pictures_show_the_rows(out: Path) -> None:
     run(out, ["temporal-2 growing rising d0"], "--pictures", str(out))
     with Image.open(out / "temporal-2-growing-rising-d0.png") as sheet:
         assert sheet.width == 4 * SIDE + 5 * 16 and sheet.height > 3 * SIDE
-
-
-# ---- counts ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dilation", [1, 9])
-@pytest.mark.parametrize("policy", ["temporal", "lockstep"])
-def test_the_passes_that_are_counted_are_those_that_run(pipe: Any, policy: str, dilation: int) -> None:
-    config = sige.EditConfig(policy=policy, dense_steps=2, dilation=dilation)
-    chosen_edit = held_out_edits(2, SIDE)[0]
-    calls = {"encoder": 0, "decoder": 0}
-
-    def count(name: str) -> Any:
-        return lambda *_: calls.__setitem__(name, calls[name] + 1)
-
-    hooks = [getattr(pipe.vae, name).register_forward_pre_hook(count(name)) for name in calls]
-    sampling = Sampling(chosen_edit.prompt, steps=STEPS, scale=3.0)
-    with sige.enable(pipe) as handle:
-        edit(pipe, chosen_edit.image, mask=chosen_edit.mask, sampling=sampling, config=config)
-        assert unet_passes(config, region_of(chosen_edit.mask, dilation), STEPS) == (
-            handle.passes.dense,
-            handle.passes.packed,
-        )
-    for hook in hooks:
-        hook.remove()
-    lockstep = policy == "lockstep"
-    work = Work(pipe, (SIDE, SIDE), steps=STEPS, guided=True)
-    assert calls == {"encoder": work._encodings(lockstep), "decoder": 1 + lockstep}
-
-
-def test_work_adds_up_to_the_passes_of_sige_profiling(pipe: Any) -> None:
-    from sige.profiling import build, count_passes
-
-    mask = held_out_edits(2, SIDE)[0].mask
-    work = Work(pipe, (SIDE, SIDE), steps=STEPS, guided=True)
-    coders = {
-        name: build(f"vae-{name}", (SIDE, SIDE), changes=dict(pipe.vae.config)) for name in ("encoder", "decoder")
-    }
-    region = region_of(mask, 1)
-    counts = {name: count_passes(subject, region) for name, subject in coders.items()}
-    _, encoder, decoder = work._passes((SIDE, SIDE))
-    assert (encoder, decoder) == (counts["encoder"].dense.all, counts["decoder"].dense.all)
-    dense = sige.EditConfig(dense_steps=STEPS)
-    assert work.sparse(mask, dense) == work.dense((SIDE, SIDE))
-    lockstep, unet = work.sparse(mask, sige.EditConfig(policy="lockstep")), work._passes((SIDE, SIDE))[0]
-    packed = work._recorded_unet.packed(region)
-    expected = STEPS * (unet + packed) + work._recorded_unet.text + encoder + decoder + counts["decoder"].packed.all
-    assert lockstep == expected and 0 < packed < unet

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from dataclasses import asdict
 
 import pytest
 
-from benchmarks.quality.ways import Sparse, catalogue, config_of, default_way, name_of, select
+from benchmarks.quality.ways import Sparse, catalogue, default_way, name_of, policy_of, select
 from sdxl.errors import InputError
-from sige import EditConfig
+from sige import Temporal
 
 
 def test_a_name_says_the_whole_configuration() -> None:
     for way in catalogue(30):
         if isinstance(way, Sparse):
-            assert config_of(way.name) == way.config and name_of(way.config) == way.name
-    assert name_of(EditConfig(dense_steps=(0, 3, 9), dilation=0)) == "temporal-0,3,9 rising d0"
-    assert config_of("temporal-0,3,9 rising d0") == EditConfig(dense_steps=(0, 3, 9), dilation=0)
-    assert config_of("other seed") is config_of("temporal-7") is None
+            found = policy_of(way.name)
+            assert found is not None and asdict(found) == asdict(way.policy) and type(found) is type(way.policy)
+            assert name_of(way.policy) == way.name
+    assert name_of(Temporal(dense_steps=(0, 3, 9), dilation=0)) == "temporal-0,3,9 rising d0"
+    assert policy_of("temporal-0,3,9 rising d0") == Temporal(dense_steps=(0, 3, 9), dilation=0)
+    assert policy_of("other seed") is policy_of("temporal-7") is None
 
 
 def test_the_catalogue_is_the_full_product_and_more() -> None:

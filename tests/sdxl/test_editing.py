@@ -12,16 +12,18 @@ from PIL import Image
 
 import sige
 from sdxl.checkpoint.tiny import tiny_weights
-from sdxl.edits.edit import Sampling, edit, img2img, sdedit, text2img
+from sdxl.edits.edit import edit, img2img, sdedit, text2img
+from sdxl.edits.result import Result
+from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError, SdxlError
 from sdxl.pipelines.load import load_pipeline
-from sige import EditConfig
+from sige import Lockstep, Policy, Temporal
 from sige.passes import Packing
 
 SIDE = 128
-CONFIGS = {"dense": None, "temporal": EditConfig(dense_steps=2), "lockstep": EditConfig(policy="lockstep")}
-every_policy = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-sparse = pytest.mark.parametrize("config", [CONFIGS["temporal"], CONFIGS["lockstep"]], ids=["temporal", "lockstep"])
+POLICIES = {"dense": None, "temporal": Temporal(dense_steps=2), "lockstep": Lockstep()}
+every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+sparse = pytest.mark.parametrize("policy", [POLICIES["temporal"], POLICIES["lockstep"]], ids=["temporal", "lockstep"])
 
 
 def load(task: str, model: str = "tiny", refiner: bool = False, **more: Any) -> Any:
@@ -69,66 +71,69 @@ def rectangle(width: int = SIDE, height: int = SIDE) -> np.ndarray:
     return mask
 
 
-def pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image)
+def pixels(image: Image.Image | Result) -> np.ndarray:
+    return np.asarray(image.image if isinstance(image, Result) else image)
 
 
 # ---- inpainting ------------------------------------------------------------------------------------------------------
 
 
 @every_policy
-def test_outside_the_mask_every_pixel_stays_and_inside_it_changes(inpainting: Any, config: EditConfig | None) -> None:
+def test_outside_the_mask_every_pixel_stays_and_inside_it_changes(inpainting: Any, policy: Policy | None) -> None:
     image, mask = picture(), rectangle()
-    out = pixels(edit(inpainting, image, mask=mask, sampling=sampling(), config=config))
+    out = pixels(edit(inpainting, image, mask=mask, sampling=sampling(), policy=policy))
     assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
     assert (out[mask == 1] != pixels(image)[mask == 1]).mean() > 0.5
     assert sige.handle_of(inpainting) is None
 
 
 @every_policy
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(inpainting: Any, config: EditConfig | None) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(inpainting: Any, policy: Policy | None) -> None:
     first, again, other = (
-        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(seed=seed), config=config).tobytes()
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(seed=seed), policy=policy).image.tobytes()
         for seed in (7, 7, 8)
     )
     assert first == again != other
 
 
 @every_policy
-def test_an_empty_mask_is_the_picture_without_a_single_call(inpainting: Any, config: EditConfig | None) -> None:
+def test_an_empty_mask_is_the_picture_without_a_single_call(inpainting: Any, policy: Policy | None) -> None:
     calls: list[int] = []
     hook = inpainting.unet.register_forward_pre_hook(lambda *_: calls.append(1))
-    out = edit(inpainting, picture(), mask=np.zeros((SIDE, SIDE)), sampling=sampling(), config=config)
+    out = edit(inpainting, picture(), mask=np.zeros((SIDE, SIDE)), sampling=sampling(), policy=policy)
     hook.remove()
-    assert out.tobytes() == picture().tobytes() and not calls
+    assert out.image.tobytes() == picture().tobytes() and not calls
 
 
 @sparse
-def test_a_full_mask_is_the_dense_result(inpainting: Any, config: EditConfig) -> None:
+def test_a_full_mask_is_the_dense_result(inpainting: Any, policy: Policy) -> None:
     mask = np.ones((SIDE, SIDE))
     dense = edit(inpainting, picture(), mask=mask, sampling=sampling())
-    assert edit(inpainting, picture(), mask=mask, sampling=sampling(), config=config).tobytes() == dense.tobytes()
+    assert (
+        edit(inpainting, picture(), mask=mask, sampling=sampling(), policy=policy).image.tobytes()
+        == dense.image.tobytes()
+    )
 
 
 def test_all_steps_dense_is_the_dense_result(inpainting: Any) -> None:
     dense = edit(inpainting, picture(), mask=rectangle(), sampling=sampling())
-    out = edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=EditConfig(dense_steps=99))
+    out = edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), policy=Temporal(dense_steps=99))
     assert np.abs(pixels(out).astype(int) - pixels(dense)).max() <= 1  # other memory formats, the same numbers
 
 
 def test_a_mask_of_another_size_is_refused(inpainting: Any) -> None:
-    with pytest.raises(InputError, match=r"mask is .*expected the size of the image"):
+    with pytest.raises(InputError, match=r"^mask: got .*expected the size of the image"):
         edit(inpainting, picture(), mask=rectangle(136), sampling=sampling())
 
 
 @every_policy
 @pytest.mark.parametrize(("width", "height"), [(131, 122), (136, 97)])
 def test_a_size_that_is_no_multiple_of_eight_comes_back_as_it_was(
-    inpainting: Any, config: EditConfig | None, width: int, height: int, caplog: pytest.LogCaptureFixture
+    inpainting: Any, policy: Policy | None, width: int, height: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     image, mask = picture(width, height), rectangle(width, height)
-    out = edit(inpainting, image, mask=mask, sampling=sampling(steps=3), config=config)
-    assert out.size == (width, height)
+    out = edit(inpainting, image, mask=mask, sampling=sampling(steps=3), policy=policy)
+    assert out.image.size == (width, height)
     assert f"{height}x{width} is worked on as" in caplog.text
     assert np.array_equal(pixels(out)[mask == 0], pixels(image)[mask == 0])
 
@@ -136,7 +141,7 @@ def test_a_size_that_is_no_multiple_of_eight_comes_back_as_it_was(
 def test_a_stroke_one_pixel_thin_is_repainted(inpainting: Any) -> None:
     mask = np.zeros((SIDE, SIDE), dtype=np.float32)
     mask[61, 10:110] = 1
-    out = pixels(edit(inpainting, picture(), mask=mask, sampling=sampling(), config=CONFIGS["temporal"]))
+    out = pixels(edit(inpainting, picture(), mask=mask, sampling=sampling(), policy=POLICIES["temporal"]))
     changed = (out != pixels(picture())).any(axis=2)
     assert changed[61, 10:110].mean() > 0.5 and not changed[mask == 0].any()
 
@@ -152,12 +157,12 @@ def test_grey_blends(inpainting: Any) -> None:
 
 
 @sparse
-def test_sparse_is_near_dense_and_runs_packed(inpainting: Any, config: EditConfig) -> None:
+def test_sparse_is_near_dense_and_runs_packed(inpainting: Any, policy: Policy) -> None:
     mask = rectangle() == 1
     dense = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling())).astype(float)
     with sige.enable(inpainting) as handle:
-        out = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=config)).astype(float)
-        assert handle.enabled and handle.config is None, "what the caller had enabled stays as it was"
+        out = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), policy=policy)).astype(float)
+        assert handle.enabled and sige.handle_of(inpainting) is handle, "what the caller had enabled stays as it was"
         assert handle.passes.packed > 0
     other = pixels(edit(inpainting, picture(), mask=rectangle(), sampling=sampling(seed=8))).astype(float)
     assert np.abs(out - dense)[mask].mean() < 0.7 * np.abs(other - dense)[mask].mean()
@@ -165,45 +170,45 @@ def test_sparse_is_near_dense_and_runs_packed(inpainting: Any, config: EditConfi
 
 def test_lockstep_that_dilates_over_everything_is_the_dense_result(inpainting: Any, from_picture: Any) -> None:
     """Then nothing is taken from the original: the noise, the latents and the decoder are the pipeline's own."""
-    config = EditConfig(policy="lockstep", dilation=SIDE)
+    policy = Lockstep(dilation=SIDE)
     for run in (
-        lambda config: edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=config),
-        lambda config: sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config),
+        lambda policy: edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), policy=policy),
+        lambda policy: sdedit(from_picture, picture(), drawn(), sampling=sampling(), policy=policy),
     ):
-        assert np.abs(pixels(run(config)).astype(int) - pixels(run(None))).max() <= 1
+        assert np.abs(pixels(run(policy)).astype(int) - pixels(run(None))).max() <= 1
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_lockstep_encodes_and_decodes_sparsely(inpainting: Any, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
     packed: list[tuple[str, bool]] = []
-    run = Packing.run
+    run = Packing.packed
 
     def spy(self: Any, call: Any, blend: Any) -> Any:
         packed.append((call.component.name, self.exact_statistics))
         return run(self, call, blend)
 
-    monkeypatch.setattr(Packing, "run", spy)
-    config = EditConfig(policy="lockstep", exact_statistics=exact)
-    edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), config=config)
+    monkeypatch.setattr(Packing, "packed", spy)
+    policy = Lockstep(exact_statistics=exact)
+    edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), policy=policy)
     assert packed == [(name, exact) for name in ["unet"] * 5 + ["vae.decoder"]]
 
 
 @every_policy
-def test_an_inpainting_unet_with_nine_channels(config: EditConfig | None) -> None:
+def test_an_inpainting_unet_with_nine_channels(policy: Policy | None) -> None:
     pipe = load("inpainting")
     torch.manual_seed(0)
     pipe.register_modules(unet=type(pipe.unet).from_config({**pipe.unet.config, "in_channels": 9}).eval())
     image, mask = picture(), rectangle()
-    out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), config=config))
+    out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), policy=policy))
     assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
     assert (out[mask == 1] != pixels(image)[mask == 1]).mean() > 0.5
 
 
 @every_policy
-def test_stable_diffusion_15(config: EditConfig | None) -> None:
+def test_stable_diffusion_15(policy: Policy | None) -> None:
     pipe = load("inpainting", model="sd15", weight_path=tiny_weights("sd15"))
     image, mask = picture(), rectangle()
-    out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), config=config))
+    out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), policy=policy))
     assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
     assert (out[mask == 1] != pixels(image)[mask == 1]).mean() > 0.5
     with pytest.raises(InputError, match="prompt_2 is SDXL's"):
@@ -221,28 +226,28 @@ def drawn() -> Image.Image:
 
 
 @every_policy
-def test_sdedit(from_picture: Any, config: EditConfig | None) -> None:
-    out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config)
-    assert out.size == (SIDE, SIDE)
-    again = sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config)
-    assert out.tobytes() == again.tobytes()
+def test_sdedit(from_picture: Any, policy: Policy | None) -> None:
+    out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), policy=policy)
+    assert out.image.size == (SIDE, SIDE)
+    again = sdedit(from_picture, picture(), drawn(), sampling=sampling(), policy=policy)
+    assert out.image.tobytes() == again.image.tobytes()
 
 
 def test_sdedit_temporal_is_near_dense(from_picture: Any) -> None:
     dense = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling())).astype(float)
-    out = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=EditConfig(dense_steps=3)))
+    out = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling(), policy=Temporal(dense_steps=3)))
     other = pixels(sdedit(from_picture, picture(), drawn(), sampling=sampling(seed=8))).astype(float)
     assert np.abs(out - dense).mean() < 0.5 * np.abs(other - dense).mean()
 
 
 @sparse
-def test_sdedit_of_equal_pictures_or_without_the_original_is_refused(from_picture: Any, config: EditConfig) -> None:
+def test_sdedit_of_equal_pictures_or_without_the_original_is_refused(from_picture: Any, policy: Policy) -> None:
     with pytest.raises(InputError, match="are the same: there is nothing to edit"):
-        sdedit(from_picture, drawn(), drawn(), sampling=sampling(), config=config)
+        sdedit(from_picture, drawn(), drawn(), sampling=sampling(), policy=policy)
     with pytest.raises(InputError, match="needs the original picture"):
-        sdedit(from_picture, None, drawn(), sampling=sampling(), config=config)
+        sdedit(from_picture, None, drawn(), sampling=sampling(), policy=policy)
     with pytest.raises(InputError, match="expected the original's size"):
-        sdedit(from_picture, picture(136), drawn(), sampling=sampling(), config=config)
+        sdedit(from_picture, picture(136), drawn(), sampling=sampling(), policy=policy)
 
 
 def test_strength_says_how_many_steps_run(from_picture: Any) -> None:
@@ -254,7 +259,7 @@ def test_strength_says_how_many_steps_run(from_picture: Any) -> None:
 
 def test_text_to_image() -> None:
     pipe = load("text2img")
-    assert text2img(pipe, (96, SIDE), sampling=sampling()).size == (SIDE, 96)
+    assert text2img(pipe, (96, SIDE), sampling=sampling()).image.size == (SIDE, 96)
     with pytest.raises(InputError, match="expected multiples of 8"):
         text2img(pipe, (100, SIDE), sampling=sampling())
 
@@ -270,22 +275,22 @@ def refiners() -> dict[str, Any]:
 @every_policy
 @pytest.mark.parametrize("split", [None, 0.6])
 def test_a_refiner_runs_after_the_base_and_sparse_where_the_base_is(
-    inpainting: Any, refiners: dict[str, Any], config: EditConfig | None, split: float | None
+    inpainting: Any, refiners: dict[str, Any], policy: Policy | None, split: float | None
 ) -> None:
     image, mask, asked = picture(), rectangle(), sampling(steps=10, denoising_split=split)
-    base = edit(inpainting, image, mask=mask, sampling=sampling(steps=10), config=config)
+    base = edit(inpainting, image, mask=mask, sampling=sampling(steps=10), policy=policy)
     with sige.enable(refiners["inpainting"]) as handle:
-        out = edit(inpainting, image, mask=mask, sampling=asked, config=config, refiner=refiners["inpainting"])
-        assert bool(handle.passes.packed) is (config is not None)
-    assert out.tobytes() != base.tobytes()
+        out = edit(inpainting, image, mask=mask, sampling=asked, policy=policy, refiner=refiners["inpainting"])
+        assert bool(handle.passes.packed) is (policy is not None)
+    assert out.image.tobytes() != base.image.tobytes()
     assert np.array_equal(pixels(out)[mask == 0], pixels(image)[mask == 0])
 
 
 @every_policy
-def test_a_refiner_of_an_sdedit(from_picture: Any, refiners: dict[str, Any], config: EditConfig | None) -> None:
+def test_a_refiner_of_an_sdedit(from_picture: Any, refiners: dict[str, Any], policy: Policy | None) -> None:
     refiner = refiners["sdedit"]
-    out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), config=config, refiner=refiner)
-    assert out.size == (SIDE, SIDE)
+    out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), policy=policy, refiner=refiner)
+    assert out.image.size == (SIDE, SIDE)
 
 
 def test_a_split_needs_a_refiner(inpainting: Any) -> None:
@@ -317,7 +322,7 @@ def test_eta_has_its_effect_or_is_refused(inpainting: Any) -> None:
     from sdxl.pipelines.schedulers import make_scheduler
 
     plain, stochastic = (
-        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(eta=eta)).tobytes() for eta in (0.0, 1.0)
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(eta=eta)).image.tobytes() for eta in (0.0, 1.0)
     )
     assert plain != stochastic
     pipe = load("inpainting")
@@ -350,7 +355,7 @@ CONDITIONING: dict[str, Any] = {
 @pytest.mark.parametrize("name", CONDITIONING)
 def test_each_conditioning_has_its_effect(inpainting: Any, name: str) -> None:
     plain, changed = (
-        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(**set_)).tobytes()
+        edit(inpainting, picture(), mask=rectangle(), sampling=sampling(**set_)).image.tobytes()
         for set_ in ({}, {name: CONDITIONING[name]})
     )
     assert plain != changed

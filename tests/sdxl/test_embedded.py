@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 
 import sdxl.checkpoint.embedded
-import sige
 from sdxl.checkpoint.configs import load_shapes
 from sdxl.checkpoint.embedded import EMBEDDED, FILES, embedded_folder, embedded_kind, embedded_weights
 from sdxl.checkpoint.load import load
@@ -28,11 +27,11 @@ from sdxl.checkpoint.save import save_single_file
 from sdxl.checkpoint.tiny import tiny_weights
 from sdxl.commands.main import main
 from sdxl.commands.settings import Settings
-from sdxl.commands.tasks import choose_model
+from sdxl.commands.weights import choose_weights
 from sdxl.errors import CheckpointError
 from sdxl.pictures.png import read_settings
 from sdxl.pipelines import load as pipelines
-from sdxl.pipelines.load import find_kind
+from sdxl.pipelines.find import find
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CARD = (ROOT / "assets" / "embedded" / "README.md").read_text()
@@ -50,22 +49,22 @@ def test_it_is_in_the_source_tree_or_beside_the_installed_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert embedded_folder() == ROOT / "assets" / "embedded"
-    (tmp_path / "sige" / "embedded").mkdir(parents=True)
-    monkeypatch.setattr(sige, "__file__", str(tmp_path / "sige" / "__init__.py"))
-    assert embedded_folder() == tmp_path / "sige" / "embedded"
+    (tmp_path / "sdxl" / "embedded").mkdir(parents=True)
+    monkeypatch.setattr(sdxl.checkpoint.embedded, "__file__", str(tmp_path / "sdxl" / "checkpoint" / "embedded.py"))
+    assert embedded_folder() == tmp_path / "sdxl" / "embedded"
 
 
 def test_an_installation_has_all_of_its_files(stand_in: Path) -> None:
     """What `package-data` names of the folder that `package-dir` maps."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "sige.embedded" in tool["packages"]
-    assert tool["package-dir"]["sige.embedded"] == "assets/embedded"
-    packaged = {path for pattern in tool["package-data"]["sige.embedded"] for path in stand_in.glob(pattern)}
+    assert "sdxl.embedded" in tool["packages"]
+    assert tool["package-dir"]["sdxl.embedded"] == "assets/embedded"
+    packaged = {path for pattern in tool["package-data"]["sdxl.embedded"] for path in stand_in.glob(pattern)}
     assert packaged == {path for path in stand_in.rglob("*") if path.is_file()}
 
 
 def test_what_is_missing_is_said_beside_what_is_there(no_embedded: Path, stand_in: Path) -> None:
-    with pytest.raises(CheckpointError, match="base.safetensors does not exist: .* there is nothing; .*--model tiny"):
+    with pytest.raises(CheckpointError, match="base.safetensors does not exist: .* there is nothing; .*the model tiny"):
         embedded_weights()
     shutil.copy(stand_in / FILES["sdxl-base"], no_embedded)
     assert embedded_weights() == no_embedded / "base.safetensors"
@@ -79,7 +78,7 @@ def test_inpainting_has_its_own_weights_where_they_are_there(no_embedded: Path, 
     shutil.copy(stand_in / FILES["sdxl-base"], no_embedded)
     assert embedded_kind("inpainting") == "sdxl-base"
     shutil.copy(stand_in / FILES["sdxl-inpaint"], no_embedded)
-    found = {task: find_kind("embedded", "sige", Path(), task=task)[1].name for task in pipelines.TASKS}
+    found = {task: find("embedded", "sige", Path(), task=task).path.name for task in pipelines.TASKS}
     assert found == dict.fromkeys(pipelines.TASKS, "base.safetensors") | {"inpainting": "inpaint.safetensors"}
 
 
@@ -112,9 +111,9 @@ def test_without_weights_it_paints_at_its_own_size_and_says_so_in_a_line(
 
 
 def test_weights_that_are_there_come_first(project: Path, embedded: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert choose_model(settings(Path("pretrained"))).model == "sdxl"
+    assert choose_weights(settings(Path("pretrained"))).settings.model == "sdxl"
     assert not caplog.records
-    assert choose_model(settings(Path("configs"))).model == EMBEDDED
+    assert choose_weights(settings(Path("configs"))).settings.model == EMBEDDED
     assert len(caplog.records) == 1
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from sdxl.checkpoint.load import load
 from sdxl.checkpoint.tiny import tiny_weights
-from sdxl.pipelines.coding import spared_encoding
 from sdxl.pipelines.load import make_pipeline
+from sdxl.pipelines.mended import spared_encoding
 from sdxl.pipelines.schedulers import make_scheduler
 
 SIDE = 64

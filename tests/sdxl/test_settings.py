@@ -143,13 +143,16 @@ def test_a_dictionary_from_anywhere_is_checked(values: dict[str, Any], message: 
 
 
 def test_the_names_are_those_that_the_parts_know() -> None:
-    from sdxl.pipelines.load import SCHEDULERS
-    from sige.config import FORECASTS, POLICIES, SCHEDULES
+    from sdxl.pipelines.load import TASKS
+    from sdxl.pipelines.schedulers import SCHEDULERS
+    from sige.policies import FORECASTS, POLICIES
+    from sige.policies import SCHEDULES as GAPS
 
     assert set(rules.NAMES["policy"]) == set(POLICIES)
-    assert set(rules.NAMES["schedule"]) == set(SCHEDULES)
+    assert set(rules.NAMES["schedule"]) == set(GAPS)
     assert set(rules.NAMES["forecast"]) == set(FORECASTS)
     assert set(rules.NAMES["scheduler"]) == set(SCHEDULERS)
+    assert set(rules.NAMES["task"]) == set(TASKS) == set(rules.NEEDED)
 
 
 def test_every_rule_is_about_a_setting() -> None:

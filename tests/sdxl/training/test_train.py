@@ -89,7 +89,8 @@ def same(found: Any, expected: Any) -> bool:
 
 
 def test_two_stages_end_as_one_checkpoint_that_loads_and_paints(stages: Path) -> None:
-    from sdxl.edits.edit import Sampling, text2img
+    from sdxl.edits.edit import text2img
+    from sdxl.edits.sampling import Sampling
     from sdxl.pipelines.load import make_pipeline
 
     for stage in ("vae", "base"):
@@ -102,7 +103,7 @@ def test_two_stages_end_as_one_checkpoint_that_loads_and_paints(stages: Path) ->
     assert all(same(model, base.models()[name]) for name, model in load(stages / "base/diffusers").models().items())
     pipe = make_pipeline(base, "text2img")
     pipe.set_progress_bar_config(disable=True)
-    assert text2img(pipe, (64, 64), sampling=Sampling("a red ball", steps=2)).size == (64, 64)
+    assert text2img(pipe, (64, 64), sampling=Sampling("a red ball", steps=2)).image.size == (64, 64)
 
 
 def test_a_vae_that_goes_on_from_halves_learns_in_fp32(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""Which weights a command takes, and where it runs them: what `auto` means here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from sdxl.checkpoint.embedded import EMBEDDED, embedded_kind, embedded_weights
+from sdxl.commands.rules import in_flags
+from sdxl.commands.settings import Settings
+from sdxl.errors import CheckpointError, InputError, SdxlError
+from sdxl.pipelines.find import Weights, find, kind_of
+
+__all__ = ["Chosen", "choose_weights", "place"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """All weights that a command needs, found before any is read."""
+
+    settings: Settings  # with the model's name in the place of `auto`
+    base: Weights
+    refiner: Weights | None
+
+
+def choose_weights(settings: Settings) -> Chosen:
+    """Finds the weights; `auto` is what lies in the folder, and the embedded model where nothing does."""
+    model = _named_by(settings) if settings.model == "auto" else settings.model
+    try:
+        return _found(replace(settings, model=model))
+    except SdxlError as error:
+        if settings.model != "auto":
+            raise
+        return _without_weights(settings, error)
+
+
+def _found(settings: Settings) -> Chosen:
+    where = settings.model, settings.run_type, settings.weight_path
+    base = find(*where, task=settings.task)
+    return Chosen(settings, base, find(*where, refiner=True, task=settings.task) if settings.refined else None)
+
+
+def _without_weights(settings: Settings, error: SdxlError) -> Chosen:
+    """The embedded model, where it can do what is asked and no file was named; else the error, and what would run."""
+    advice = f"{in_flags(error)}; --model tiny runs without any, on random weights"
+    if settings.refined or settings.turbo:
+        raise type(error)(f"{advice}; the embedded model has neither turbo nor a refiner") from error
+    try:
+        embedded_weights(embedded_kind(settings.task))
+    except CheckpointError as missing:
+        raise type(error)(advice) from missing
+    if settings.weight_path.suffix == ".safetensors":
+        raise type(error)(f"{advice}; --model embedded takes the small trained one") from error
+    logger.warning(
+        "note: no weights in %s: using the embedded demo model, trained on 256x256 drawings "
+        "(docs/checkpoints.md says how to get SDXL)",
+        settings.weight_path,
+    )
+    return _found(replace(settings, model=EMBEDDED))
+
+
+def _named_by(settings: Settings) -> str:
+    """The model of a file that was named itself; in a folder SDXL is looked for."""
+    path = settings.weight_path
+    kind = kind_of(path) if path.is_file() else "sdxl-base"
+    return {"sd15": "sd15", "sd15-inpaint": "sd15", "sdxl-inpaint": "sdxl-inpaint"}.get(kind, "sdxl")
+
+
+def place(settings: Settings) -> Settings:
+    """The settings with the device and the dtype that `auto` means on this machine."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count() if device.startswith("cuda") and torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {device}: torch sees {count} GPUs here; take --device cpu")
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "fp32" if device == "cpu" else "fp16"
+    return replace(settings, device=device, dtype=dtype)

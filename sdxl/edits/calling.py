@@ -1,0 +1,64 @@
+"""Calling: how a diffusers pipeline takes what is asked."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sdxl.edits.sampling import REFINER_STRENGTH, Sampling
+from sdxl.errors import InputError
+from sdxl.pipelines.mended import with_negative_sizes
+from sdxl.pipelines.schedulers import takes_eta
+from sige.sizes import Size
+
+__all__ = ["from_split", "pipeline_arguments", "until_split"]
+
+SDXL_ONLY = (
+    "prompt_2",
+    "negative_prompt_2",
+    "original_size",
+    "target_size",
+    "crops_coords_top_left",
+    "negative_original_size",
+    "negative_target_size",
+    "negative_crops_coords_top_left",
+)
+
+
+def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> dict[str, Any]:
+    """The sampling under this pipeline's names; what it does not have is refused if it was set."""
+    known = inspect.signature(pipe.__call__).parameters
+    if sampling.eta and not takes_eta(pipe.scheduler):
+        scheduler = type(pipe.scheduler).__name__
+        raise InputError(f"eta has no effect on {scheduler}: take the scheduler ddim, or eta 0", "eta")
+    arguments: dict[str, Any] = {
+        "prompt": sampling.prompt,
+        "negative_prompt": sampling.negative_prompt,
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.scale,
+        "eta": sampling.eta,
+    }
+    for name in SDXL_ONLY:
+        value = getattr(sampling, name)
+        if value is not None and name not in known:
+            raise InputError(f"{name} is SDXL's: this model has no such conditioning", name)
+        if value is not None:
+            arguments[name] = value
+    arguments = with_negative_sizes(arguments, size)
+    if "strength" in known:
+        arguments["strength"] = sampling.strength_of(task)
+    if "height" in known:
+        arguments |= {"height": size[0], "width": size[1]}
+    return arguments
+
+
+def until_split(sampling: Sampling) -> dict[str, Any]:
+    """Where the base ends, if a refiner takes over before the last step."""
+    return {} if sampling.denoising_split is None else {"denoising_end": sampling.denoising_split}
+
+
+def from_split(sampling: Sampling) -> dict[str, Any]:
+    """Where the refiner begins: at the split, or with noise of its own on the finished picture."""
+    if sampling.denoising_split is None:
+        return {"strength": REFINER_STRENGTH}
+    return {"denoising_start": sampling.denoising_split}
