@@ -20,7 +20,7 @@ __all__ = ["Options", "fill"]
 
 @dataclass(frozen=True)
 class Options:
-    """How weights are read."""
+    """The options of reading: the dtype, the device, the check for NaN and infinity, the progress bar."""
 
     dtype: torch.dtype
     device: torch.device

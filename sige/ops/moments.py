@@ -1,4 +1,4 @@
-"""From the sums of groups to the scale and shift of a GroupNorm. norm_affine and frozen statistics share this."""
+"""Computes the scale and shift of a GroupNorm from the sums of its groups; norm_affine and frozen statistics use it."""
 
 from __future__ import annotations
 

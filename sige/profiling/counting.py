@@ -50,7 +50,7 @@ def _sparse_conv2d(args: Sequence[Any], out: Tensor) -> Counts:
 
 
 def _transform(elements: int, scale: Tensor | None, activation: int) -> Counts:
-    """What a gather does to elements on the way: scale and shift count as a norm, the activation as a SiLU."""
+    """The counts of the transform in a gather: scale and shift count as a norm, the activation as a SiLU."""
     norm: Counts = [("norm", elements)] if scale is not None else []
     return [*norm, ("elementwise", elements)] if activation else norm
 

@@ -21,7 +21,7 @@ from sdxl.training.words import train_tokenizer
 
 
 class Rows:
-    """Examples that are told apart by their number."""
+    """A source whose examples hold their own number."""
 
     def __len__(self) -> int:
         return 10
