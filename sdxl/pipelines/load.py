@@ -12,6 +12,7 @@ from sdxl.pipelines.extras import add_lora, add_words
 from sdxl.pipelines.find import Weights, find, kind_of
 from sdxl.pipelines.mended import quiet
 from sdxl.pipelines.schedulers import make_scheduler
+from sige.dtypes import named_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -30,20 +31,26 @@ ALIKE = {"sdxl-base": "sdxl", "sdxl-turbo": "sdxl", "sd15-inpaint": "sd15"}  # k
 
 
 def load_pipeline(
+    model: str = "sdxl",
     *,
-    model: str,
-    run_type: str,
-    task: str,
-    weight_path: Path,
-    config_path: Path,
-    device: str,
-    dtype: torch.dtype,
+    task: str = "inpainting",
+    run_type: str = "original",
+    weight_path: Path | str = "pretrained",
+    config_path: Path | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
     scheduler: str | None = None,
     lora: Sequence[str] = (),
     textual_inversion: Sequence[str] = (),
     refiner: bool = False,
 ) -> Any:
-    """Finds the weights that the names mean, loads them strictly, and builds diffusers' pipeline for the task."""
+    """Finds the weights that the names mean, loads them strictly, and builds diffusers' pipeline for the task.
+
+    `dtype` None means fp32 on the CPU and fp16 elsewhere.
+
+    >>> type(load_pipeline("tiny", task="sdedit")).__name__
+    'StableDiffusionXLImg2ImgPipeline'
+    """
     weights = find(model, run_type, Path(weight_path), refiner=refiner, task=task)
     return load_weights(
         weights,
@@ -61,9 +68,9 @@ def load_weights(
     weights: Weights,
     *,
     task: str,
-    config_path: Path,
-    device: str,
-    dtype: torch.dtype,
+    config_path: Path | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
     scheduler: str | None = None,
     lora: Sequence[str] = (),
     textual_inversion: Sequence[str] = (),
@@ -75,6 +82,7 @@ def load_weights(
         _check_kind(kind_of(weights.path), weights)  # from the header, before minutes of reading
     # The embedded weights and their shapes come together, wherever the command runs.
     shapes = None if weights.model == EMBEDDED else config_path
+    dtype = dtype or named_dtype("fp32" if device == "cpu" else "fp16")
     parts = load(weights.path, config_path=shapes, dtype=dtype, device=device)
     _check_kind(parts.kind, weights)
     pipe = make_pipeline(parts, task, scheduler)
