@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: `make bench`, or `python -m benchmarks [--out FOLDER] [--runs 7] …`."""
+"""Runs every benchmark, one after the other: `make bench`, or `python -m benchmarks [--out FOLDER] [--runs 7] …`."""
 
 from __future__ import annotations
 

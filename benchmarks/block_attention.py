@@ -2,9 +2,9 @@
 
     python -m benchmarks.block_attention [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-"SDPA" gets keys and values with the active rows already replaced; "with replacing" pays for a copy of the recorded
-rows and the replacement, which is what a packed layer would have to do for it. "half the blocks" hides every second
-key block from each query block: work that SDPA with a mask still does.
+"SDPA" gets keys and values with the active rows already replaced. "with replacing" also copies the recorded rows and
+replaces the active ones, as a packed layer would have to before SDPA. "half the blocks" hides every second key block
+from each query block; SDPA with a mask computes the hidden blocks all the same.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def _measure_shape(shape: tuple[int, int, int, int], dtype: str, options: Option
     mask[:, ::2] = False
 
     def attend(keys: Tensor, values: Tensor) -> Tensor:
-        heads_first = (rows.transpose(1, 2) for rows in (query, keys, values))
-        return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+        heads_first = [rows.transpose(1, 2) for rows in (query, keys, values)]  # [B, Hd, N, D] each
+        return F.scaled_dot_product_attention(heads_first[0], heads_first[1], heads_first[2]).transpose(1, 2)
 
     def replace_and_attend() -> Tensor:
         return attend(recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))

@@ -22,7 +22,7 @@ from benchmarks.harness import ROOT, Row, machine, print_table, write_json
 
 
 def cold_install(clone: Path, target: Path, cuda: bool) -> Row:
-    """One `pip install .` of a clone that was never built."""
+    """The seconds and the library sizes of one `pip install .` of a clone that was never built."""
     environment = {**os.environ, "SIGE_CUDA": "1" if cuda else "0"}
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(clone)]
     begin = perf_counter()
@@ -33,7 +33,7 @@ def cold_install(clone: Path, target: Path, cuda: bool) -> Row:
 
 
 def compile_times(clone: Path, cuda: bool) -> list[Row]:
-    """Each edge of the build by itself, one after the other, slowest first."""
+    """The seconds of each compiled file, one compiled after the other; the slowest comes first."""
     folder = clone / "build" / "native"
     shutil.rmtree(folder)
     environment = {**os.environ, "SIGE_CUDA": "1" if cuda else "0", "MAX_JOBS": "1"}

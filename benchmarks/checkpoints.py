@@ -4,7 +4,7 @@
 
 Makes a single file of random fp16 weights with the shapes of the kind (SDXL base: 7 GB), converts it to fp32 with 1x1
 convolutions (14 GB more) and loads it as fp16, with the file in the page cache and without; then removes both files.
-`rss` is the peak of the whole process, `added` what it grew by after torch, diffusers and transformers were imported.
+`rss` is the peak of the whole process, `added` its growth after torch, diffusers and transformers were imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sdxl.checkpoint.models import build_parts
 from sdxl.checkpoint.tensors import Written, file_bytes, write_tensors
 from sige.files import check_free_space
 
-BLOCK = 4 << 20  # random values, over and over: what they are makes no difference to reading
+BLOCK = 4 << 20  # random values, written again and again: reading takes the same time for any values
 CHILD = """
 import json, re, time
 {imports}
@@ -61,7 +61,7 @@ TASKS = {
 
 
 def make_file(path: Path, kind: str) -> None:
-    """The tensors of the real file, integers and all."""
+    """Writes a file with the names, shapes and dtypes of the real one, the integer tensors included."""
     models = build_parts(load_shapes(kind).parts)
     entries = make_entries(models, PREFIXES[family(kind)])
     block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
@@ -80,7 +80,7 @@ def _values(block: Tensor, shape: tuple[int, ...]) -> Iterator[Tensor]:
 
 
 def forget(path: Path) -> None:
-    """Takes the file out of the page cache, so that it is read from the disk."""
+    """Removes the file from the page cache, so that the next read comes from the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -90,7 +90,7 @@ def forget(path: Path) -> None:
 
 
 def measure(task: str, source: Path, target: Path, cached: bool) -> dict[str, float]:
-    """One run in a new process."""
+    """The seconds and peak memory of one task in a new process."""
     if not cached:
         forget(source)
     imports, command = (text.format(source=str(source), target=str(target)) for text in TASKS[task])

@@ -1,21 +1,22 @@
-"""gather against memcpy: the share of the copy bandwidth that the bytes it must move reach.
+"""gather against memcpy: the share of the copy bandwidth that it reaches with the bytes that it must move.
 
     python -m benchmarks.gather [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-Bytes of a gather: every packed and recorded row read once, the index, the gathered matrix written. The memcpy moves
-the same number of bytes, half of them read, half written, into memory that it has written before. The gather runs in
-pieces of at most 16 MB, as in sparse_conv2d; "whole" is one call, whose large result is memory fresh from the system:
-its pages are mapped and cleared on first touch, which costs many times the copy, so there the clone is the measure.
+A gather must read every packed and recorded row once, read the index, and write the gathered matrix. The memcpy moves
+the same number of bytes, half of them read and half written, into memory that it has written before. The gather runs in
+pieces of at most 16 MB, as in sparse_conv2d. "whole" is one call. The system maps and clears the pages of its large
+result at the first touch, which takes many times as long as the copy; so compare "whole" with "clone", not with memcpy.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.shapes import BATCH, LEVELS, level
 from sige.dtypes import named_dtype
-from sige.ops import gather
+from sige.ops import Activation, gather
 
 RATIOS = (0.12, 1.0)
 CHANNELS = ((128, 64, 128), *LEVELS)
@@ -39,9 +40,9 @@ def _measure_level(shape: tuple[int, int, int], ratio: float, dtype: str, option
     source, target = (torch.ones(moved // 2, dtype=torch.uint8, device=options.device) for _ in range(2))
     pieces = at.index.split(max(PIECE_BYTES // (BATCH * 9 * at.channels * at.packed.element_size()), 1))
 
-    def in_pieces(*transform: object) -> None:
-        for piece in pieces:  # nothing is kept: the next piece takes the last one's memory
-            gather(at.packed, at.halo, piece, *transform)
+    def in_pieces(scale: Tensor | None = None, shift: Tensor | None = None, activation: Activation = "none") -> None:
+        for piece in pieces:  # no result is kept: the next piece takes the memory of the last one
+            gather(at.packed, at.halo, piece, scale, shift, activation)
 
     timings = interleaved(
         {

@@ -2,7 +2,7 @@
 
     python -m benchmarks.geometry [--size 1024] [--runs 7] [--levels] [--json OUT]
 
-Each run starts from a fresh Region, whose levels and maps nobody has asked for yet; a figure is a median.
+Each repetition starts from a new Region without levels and maps; a figure is a median.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from sige.geometry import GatherMap, Geometry, gather_map
 from sige.positions import BoolArray
 from sige.region import Region
 
-BUDGET_MS = 50  # for the masks of about 10 %
+BUDGET_MS = 50  # milliseconds for the masks of about 10 %
 
-Layer = tuple[str, Geometry, int]  # name, geometry, 1/n of the image that its input is
+Layer = tuple[str, Geometry, int]  # name, geometry, image size / input size
 
 
 def sdxl_layers() -> list[Layer]:
@@ -35,7 +35,7 @@ def sdxl_layers() -> list[Layer]:
         layers += [("unet conv1x1", conv1x1, step), ("unet conv3x3", conv3x3, step)]
     layers += [("unet down", Geometry.downsample(), step) for step in (8, 16)]
     layers += [("unet up", Geometry.upsample_conv3x3(), step) for step in (32, 16)]
-    # Encoder and decoder meet the same 3x3 and 1x1 maps, and share them at image / 8 with the UNet.
+    # Encoder and decoder use the same 3x3 and 1x1 maps, and share those at image / 8 with the UNet.
     for step in (4, 2, 1):
         layers += [("vae conv1x1", conv1x1, step), ("vae conv3x3", conv3x3, step)]
     layers += [("decoder up", Geometry.upsample_conv3x3(), step) for step in (8, 4, 2)]
@@ -55,7 +55,7 @@ def disc(size: int) -> BoolArray:  # [size, size], 11.6 %
     return np.asarray((y - 0.45 * size) ** 2 + (x - 0.55 * size) ** 2 < radius**2)
 
 
-def strokes(size: int) -> BoolArray:  # [size, size], lines one to three pixels thin from edge to edge
+def strokes(size: int) -> BoolArray:  # [size, size], lines of one to three pixels from edge to edge
     mask = np.zeros((size, size), dtype=bool)
     diagonal = np.arange(size)
     for thickness in range(3):

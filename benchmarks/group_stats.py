@@ -2,7 +2,7 @@
 
     python -m benchmarks.group_stats [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-"torch" sums in fp32 (torch.var_mean over the groups, what a GroupNorm does); the update touches the active rows only.
+"torch" sums in fp32 (torch.var_mean over the groups, as a GroupNorm does); the update reads the active rows only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, the facts about the machine, a table, a JSON file."""
+"""The parts that all benchmarks share: interleaved timing, the facts about the machine, a table, a JSON file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line of a benchmark says."""
+    """The settings that the command line of a benchmark gives."""
 
     runs: int
     device: torch.device
@@ -43,7 +43,7 @@ def interleaved(functions: dict[str, Callable[[], object]], options: Options) ->
 
 
 def machine() -> dict[str, Any]:
-    """The facts that a figure is worth nothing without."""
+    """The facts that every figure depends on: the processor, the threads, the versions, the commit, the backends."""
     facts: dict[str, Any] = {
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
@@ -70,7 +70,7 @@ def cpu_name() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a mark where the tree was changed."""
+    """The commit that is measured, with a mark if the tree has changes."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True
     )
@@ -80,7 +80,7 @@ def commit() -> str:
 def run(
     description: str | None, measure: Callable[[Options], list[Row]], arguments: Sequence[str] | None = None
 ) -> None:
-    """The command line of a benchmark: measure, print the table, write the JSON."""
+    """Runs a benchmark as its command line says: measures, prints the table, writes the JSON."""
     options = parse(description, arguments)
     facts = machine()
     print((description or "").splitlines()[0])
@@ -110,7 +110,7 @@ def parse(description: str | None, arguments: Sequence[str] | None) -> Options:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Aligned columns, as wide as they need to be."""
+    """Prints the rows as a table with aligned columns."""
     texts = [list(rows[0])] + [[_text(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for line in texts:
@@ -125,7 +125,7 @@ def _text(value: Any) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Timings as objects with median, min, max and runs."""
+    """Writes the content as JSON; a timing becomes an object with median, min, max and runs."""
     with atomic_write(path, parents=True) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
 

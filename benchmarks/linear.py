@@ -2,7 +2,7 @@
 
     python -m benchmarks.linear [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-Weights take turns among enough copies to leave the caches, as they do in a model.
+Each call takes the next of several copies of the weights, so that the weights are not in the caches, as in a model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""norm_affine against the same in small calls: update_group_stats for each recording, then torch.
+"""norm_affine against small calls that compute the same: update_group_stats for each recording, then torch.
 
     python -m benchmarks.norm_affine [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-For one recording, and for a forecast from three, whose moments are blended.
+It runs for one recording, and for a forecast from three recordings, whose moments are blended.
 """
 
 from __future__ import annotations

@@ -3,16 +3,16 @@
     python -m benchmarks.packed TABLE [--runs 5] [--dtype fp32] [--json OUT]
 
 SDXL's shapes with random weights, 512x1024, UNet batch 2; needs about 14 GB in fp32 and minutes per table. Dense and
-packed runs take turns in one process; a figure is a median.
+packed passes take turns in one process; a figure is a median.
 
     unet      the 11.6 % rectangle, dilation 0 and 1
     decoder   the same rectangle, dilation 0 and 1, batch 1
     encoder   a disc of 2 % of the pixels, dilation 0 and 1, batch 1
     curve     the UNet from 1 to 100 % active, and where it breaks even
-    overhead  what recording costs on top of a dense pass, and a blend of three on top of one recording
+    overhead  the extra time of recording over a dense pass, and of a blend of three recordings over one
     accuracy  error inside the mask against the dense pass: dilation 0, 1, 2, 4, statistics exact and frozen
-    levels    the same error for other dilations of the three levels, and the work that each takes
-    profile   where the time of a packed UNet pass goes, by kind of op
+    levels    the same error for other dilations of the three levels, and the work of each
+    profile   the time of a packed UNet pass by kind of op
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def call(subject: Subject, sample: Tensor) -> Tensor:
 
 @contextmanager
 def recorded(subject: Subject) -> Iterator[sige.Handle]:
-    """The subject enabled, its own sample recorded."""
+    """Enables the subject and records its own sample; yields the handle."""
     with sige.enable(subject.target) as handle:
         with handle.record():
             call(subject, subject.sample)
@@ -92,7 +92,7 @@ def recorded(subject: Subject) -> Iterator[sige.Handle]:
 def packed(
     handle: sige.Handle, subject: Subject, mask: np.ndarray, dilation: int, **options: Any
 ) -> Callable[[], Tensor]:
-    """A packed call; what is done once per prompt or region is done in the rounds that warm up."""
+    """A function that makes one packed pass. Its first call computes what is needed once per prompt or region."""
     region, sample = sige.Region.from_mask(mask, dilation=dilation), edited(subject, mask)
 
     def run() -> Tensor:
@@ -103,7 +103,7 @@ def packed(
 
 
 def against_dense(subject: Subject, mask: np.ndarray, runs: int) -> list[Row]:
-    """Dense, dilation 1 and dilation 0 in turn."""
+    """The times of the dense pass and of packed passes with dilation 1 and 0, which take turns."""
     sample = edited(subject, mask)
     with recorded(subject) as handle:
         candidates = {
@@ -184,7 +184,7 @@ def overhead(options: argparse.Namespace) -> list[Row]:
             "three": Candidate(packed(handle, subject, mask, 1, blend=three)),
         }
         times = interleaved(candidates, options.runs, subject.sample.device, warm_up=1)
-        peak = peak_bytes(candidates["one"].run, subject.sample.device)
+        peak = peak_bytes(candidates["one"].call, subject.sample.device)
     dense = times["dense"].median
     return [
         {
@@ -238,7 +238,7 @@ def levels(options: argparse.Namespace) -> list[Row]:
 
 
 def profile(options: argparse.Namespace) -> list[Row]:
-    """Own time of every op in `runs` packed passes, dilation 1; an op that is only Python's shows as the rest."""
+    """The time of every op itself in `runs` packed passes with dilation 1; the rest is Python's time."""
     subject, mask = subject_of("sdxl-base", options), rectangle()
     with recorded(subject) as handle:
         run = packed(handle, subject, mask, 1)
@@ -260,7 +260,7 @@ def profile(options: argparse.Namespace) -> list[Row]:
 
 
 def _dilated_level(mask: np.ndarray, positions: dict[tuple[int, int], int], height: int, width: int) -> np.ndarray:
-    """Each level dilated by a number of its own."""
+    """The active positions of a level, dilated by the number that `positions` has for this level."""
     pooled = sige.Region.from_mask(mask, dilation=0).active(height, width)
     return sige.Region.from_mask(pooled, dilation=positions[height, width]).active(height, width)
 

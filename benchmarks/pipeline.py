@@ -31,7 +31,7 @@ DENSE = "dense"
 
 @contextmanager
 def clocked(module: Any) -> Iterator[list[float]]:
-    """The seconds of each call of the module's forward, whatever stands in its place."""
+    """Measures the seconds of each call of the module's forward, its own or a replaced one; yields their list."""
     seconds: list[float] = []
     had, inner = "forward" in vars(module), module.forward
 
@@ -81,7 +81,7 @@ def run(pipe: Any, steps: int, dtype: torch.dtype) -> Tensor:  # [1, 4, h, w]
 
 
 def policy_of(row: str) -> sige.Policy:
-    """The policy of a row's name: `lockstep`, or `temporal-7` for seven dense steps and the default forecast."""
+    """The policy that a row's name stands for: `lockstep`, or `temporal-7` with seven dense steps."""
     if row == "lockstep":
         return sige.Lockstep(original=torch.zeros(1, 4, SIZE[0] // 8, SIZE[1] // 8))
     return sige.Temporal(dense_steps=int(row.removeprefix("temporal-")), dilation=1)
@@ -90,7 +90,7 @@ def policy_of(row: str) -> sige.Policy:
 def measure(row: str, steps: int, dtype: torch.dtype) -> Row:
     pipe, result = make_pipe(dtype), Row()
     if row == DENSE:
-        pipe.unet.to(memory_format=torch.channels_last)  # as the packed rows have it; it is no slower
+        pipe.unet.to(memory_format=torch.channels_last)  # as in the packed rows; it is not slower
         result = timed(pipe, row, steps, dtype)
         return result | {"dense passes": steps, "packed passes": 0}
     with sige.enable(pipe) as handle, handle.edit(rectangle(), policy_of(row)):
@@ -116,7 +116,7 @@ def timed(pipe: Any, row: str, steps: int, dtype: torch.dtype) -> Row:
 
 
 def with_work(rows: list[Row]) -> list[Row]:
-    """Ratios to the dense row, and the work of all UNet passes."""
+    """The rows with their ratios to the dense row and the work of all their UNet passes."""
     region = sige.Region.from_mask(rectangle(), dilation=1)
     counts = count_passes(build("sdxl-base", SIZE), region)
     dense = next((row for row in rows if row["row"] == DENSE), None)

@@ -1,15 +1,16 @@
-"""What a picture of a scene shows, found without knowing what was asked of its thing, then compared with it.
+"""Finds the thing in a picture of a scene without knowing which thing was asked for, then compares the two.
 
-1. Every pixel goes to the colour nearest to it in CIELAB, where distances are about those that one sees: one of the
-   eight colours of things; or the backdrop's: what its row is at both ends and in the middle, since sky and ground
-   change downwards only, or what hills, trees, shade, sun and moon are drawn with under that sky, on that ground.
-2. The thing is the largest 4-connected part of the pixels that went to things' colours, after specks and strings of up
-   to two pixels are opened away; its holes are filled.
-3. Its colour is the one of the eight nearest to the median of its interior. Its place is the third of the picture that
-   its centroid is in. What it is: the one of THINGS whose drawing, found in the same way and brought to its area and
-   centroid, has the largest intersection over union with it. Balloon and ball are told apart by their shape: 0.8 to 1.
+1. Each pixel is assigned to the nearest colour in CIELAB, where distances are close to the ones that people see. The
+   colours are the eight of things and those of the backdrop. The backdrop's are the median colours of the pixel's row
+   at both ends and over its whole length (sky and ground change from top to bottom only), and the colours of hills,
+   trees, shade, sun and moon under that sky and on that ground.
+2. The thing is the largest 4-connected part of the pixels with a thing's colour, after an opening has removed specks
+   and lines of up to two pixels; its holes are filled.
+3. Its colour is the nearest of the eight to the median of its interior. Its place is the third of the picture that has
+   its centroid. Its kind is the one of THINGS whose drawing, found in the same way and moved and scaled to its centroid
+   and area, has the largest intersection over union with it. This tells balloon and ball apart: 0.8 to 1.
 
-The sky and the ground are taken from the caption: they are not what is measured.
+The sky and the ground come from the caption; they are not measured.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from sdxl.scenes.scene import COLOURS, PLACES, THINGS, Scene
 __all__ = ["ASKED", "Seen", "connected", "find", "lab", "look", "matches"]
 
 ASKED = ("colour", "place", "thing")
-LEAST = 0.003  # of the picture: a smaller part is no thing; the smallest tower is 0.02
-ENDS = 5  # pixels at the ends of a row, where neither things nor trees stand
-RIM = 5  # pixels: what a thing's interior is away from its edge, twice and a half
-FLAT = 16  # pixels: a colour of the backdrop's that is not its row's and has fewer is of an edge
+LEAST = 0.003  # share of the picture: a smaller part is not a thing; the smallest tower has 0.02
+ENDS = 5  # pixels at each end of a row, where no thing and no tree stands
+RIM = 5  # size of the filter that shrinks a thing to its interior: two pixels from the edge
+FLAT = 16  # pixels: a backdrop colour with fewer pixels comes from an edge
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ CANVAS = Scene("ball", "red", "middle", "blue", "grass", False, False, False, 0.
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in a picture; `fit` is the intersection over union with the thing's own silhouette."""
+    """The thing that was found in a picture; `fit` is its intersection over union with the drawn silhouette."""
 
     colour: str
     place: str
@@ -50,12 +51,12 @@ class Seen:
 
 
 def matches(seen: Seen | None, asked: Scene) -> dict[str, bool]:
-    """Which of colour, place and thing are those that were asked for."""
+    """Says for colour, place and thing whether they are the ones that were asked for."""
     return {name: seen is not None and getattr(seen, name) == getattr(asked, name) for name in ASKED}
 
 
 def look(picture: Image.Image, sky: str, ground: str) -> Seen | None:
-    """What the picture shows under that sky, on that ground; None where no thing is found."""
+    """The thing in the picture of a scene with that sky and ground; None if no thing is found."""
     found = find(picture, sky, ground)
     if found is None:
         return None
@@ -74,7 +75,7 @@ def look(picture: Image.Image, sky: str, ground: str) -> Seen | None:
 def lab(
     pixels: npt.NDArray[np.uint8],  # [..., 3], sRGB
 ) -> Floats:  # [..., 3]
-    """CIELAB under D65.
+    """The colours of the pixels in CIELAB under D65.
 
     >>> lab(np.array([[255, 255, 255], [255, 0, 0]], dtype=np.uint8)).round(1) + 0.0
     array([[100. ,   0. ,   0. ],
@@ -93,7 +94,7 @@ def _distance(
     pixels: Floats,  # [H, W, 3]
     colours: Floats,  # [K, 3], or [H, K, 3]: each row has its own
 ) -> Floats:  # [H, W]
-    """Squared, to the nearest of the colours; but for what is the same for all of them."""
+    """The squared distance to the nearest colour, without the pixel's own square, which is the same for all colours."""
     products = pixels @ np.swapaxes(colours, -1, -2)  # [H, W, K]
     return ((colours**2).sum(axis=-1)[..., None, :] - 2 * products).min(axis=-1)  # type: ignore[no-any-return]
 
@@ -109,9 +110,9 @@ def _thing_colours() -> Floats:  # [8, 3]
 
 @cache
 def _backdrop(sky: str, ground: str) -> Floats:  # [K, 3]
-    """What hills, trees, shade, sun and moon are drawn with: what does not change with the thing's colour."""
+    """The colours of hills, trees, shade, sun and moon: those that do not change with the thing's colour."""
     flat = []
-    for thing in ("ball", "balloon"):  # one casts a shade, beside the other stand all trees
+    for thing in ("ball", "balloon"):  # the first casts a shade, the second hides no tree
         scene = replace(CANVAS, thing=thing, y=0.75 if thing == "ball" else 0.3, sky=sky, ground=ground,
                         hills=True, trees=True, light=True)  # fmt: skip
         first, second = (np.asarray(draw(replace(scene, colour=colour))) for colour in ("red", "blue"))
@@ -125,7 +126,7 @@ def _backdrop(sky: str, ground: str) -> Floats:  # [K, 3]
 
 
 def find(picture: Image.Image, sky: str, ground: str) -> Bools | None:  # [H, W]
-    """Where the thing is, without its holes."""
+    """The pixels of the thing, with its holes filled; None if there is none."""
     pixels = lab(np.asarray(picture.convert("RGB")))  # [H, W, 3]
     ends = (pixels[:, :ENDS], pixels[:, -ENDS:], pixels)
     rows = np.stack([np.median(part, axis=1) for part in ends], axis=1)  # [H, 3, 3]
@@ -146,7 +147,7 @@ def _filtered(mask: Bools, kind: ImageFilter.Filter) -> Bools:  # [H, W] -> [H, 
 def connected(
     mask: Bools,  # [H, W]
 ) -> npt.NDArray[np.int64]:  # [H, W]
-    """A number for each 4-connected part, 0 where the mask is not; parts have the largest of their places' numbers.
+    """A number for each 4-connected part: the largest flat position in it, counted from 1; 0 outside the mask.
 
     >>> connected(np.array([[1, 1, 0], [0, 1, 0], [1, 0, 1]]) > 0)
     array([[5, 5, 0],
@@ -164,14 +165,14 @@ def connected(
 
 
 def _spread(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:  # [H, W] -> [H, W]
-    """The largest label so far along each row, begun anew behind each gap."""
+    """The largest label so far along each row; each gap starts again."""
     base = int(labels.max()) + 1
-    runs = np.cumsum(labels == 0, axis=1) * base  # larger than any label of a run before
-    return np.where(labels > 0, np.maximum.accumulate(runs + labels, axis=1) - runs, 0)
+    offsets = np.cumsum(labels == 0, axis=1) * base  # larger than any label before the last gap
+    return np.where(labels > 0, np.maximum.accumulate(offsets + labels, axis=1) - offsets, 0)
 
 
 def _filled(part: Bools) -> Bools:  # [H, W] -> [H, W]
-    """With what cannot be reached from outside."""
+    """The part with its holes filled: the pixels that cannot be reached from outside."""
     outside = connected(np.pad(~part, 1, constant_values=True))
     return (outside != outside[0, 0])[1:-1, 1:-1]  # type: ignore[no-any-return]
 
@@ -181,7 +182,7 @@ def _filled(part: Bools) -> Bools:  # [H, W] -> [H, W]
 
 @cache
 def _silhouette(thing: str, colour: str) -> Bools:  # [H, W]
-    """What is found of a thing in a drawing; doors are now and then of it, depending on the colour."""
+    """The pixels that `find` gives for a drawing of the thing; with some colours they include the door."""
     scene = replace(CANVAS, thing=thing, colour=colour, y=0.3 if thing == "balloon" else 0.75)
     found = find(draw(scene), scene.sky, scene.ground)
     assert found is not None  # a test draws them all
@@ -189,7 +190,7 @@ def _silhouette(thing: str, colour: str) -> Bools:  # [H, W]
 
 
 def _overlap(found: Bools, wanted: Bools) -> float:  # [H, W] each
-    """Intersection over union, with the second brought to the area and the centroid of the first."""
+    """Intersection over union, with the second mask moved and scaled to the centroid and the area of the first."""
     scale = np.sqrt(wanted.sum() / found.sum())
     middle, other = (np.argwhere(mask).mean(axis=0)[:, None, None] for mask in (found, wanted))  # [2, 1, 1]
     places = np.rint((np.indices(found.shape) - middle) * scale + other).astype(int)  # [2, H, W]

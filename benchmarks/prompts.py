@@ -1,11 +1,11 @@
-"""Does the model paint what the prompt says? Captions of held-out scenes, judged by `prompt_check.py`.
+"""Measures how often a model paints what the prompt says: captions of held-out scenes, judged by `prompt_check.py`.
 
     python -m benchmarks.prompts [--weights FILE] [--count 100] [--steps 25] [--scale 4] [--json OUT] [--grid OUT.png]
 
-Shares of the pictures in which the thing was found, and in which colour, place and thing are as asked. Beside the
-model's row: the scenes' own drawings, which is what the check itself is worth; the same against captions of other
-scenes, which is chance (1/8, 1/3, 1/6); and the drawings after encoding and decoding, which is what the VAE allows.
-`--drawings` stops there, before the UNet; it needs no weights and then leaves the VAE's row out.
+A row has the shares of pictures in which the thing is found, and in which colour, place and thing are as asked. Three
+rows stand beside the model's: the scenes' own drawings show how reliable the check is; the same drawings against
+captions of other scenes show chance (1/8, 1/3, 1/6); the drawings after encoding and decoding show what the VAE allows.
+`--drawings` stops after the first two of these rows and needs no weights.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from sdxl.training.pictures import as_pixels
 
 BATCH = 10
 COLUMNS, SHOWN = 4, 16  # of the grid
-SIDE = 256  # pixels of a drawing where no model says otherwise
+SIDE = 256  # pixels along the side of a drawing, without a model
 Judged = tuple[Scene, Seen | None]
 
 
 def held_out(count: int) -> list[tuple[Scene, str]]:
-    """The first scenes that no model was trained on, each with one of its captions."""
+    """The first held-out scenes, each with one of its captions."""
     scenes = [scene_at(HELD_OUT + number) for number in range(count)]
     return [(scene, caption(scene, np.random.default_rng([9, number]))) for number, scene in enumerate(scenes)]
 
 
 @torch.no_grad()
 def paint(parts: Parts, captions: Sequence[str], *, steps: int, scale: float, seed: int) -> list[Image.Image]:
-    """A picture for each caption, at the model's own size, from noise of its own."""
+    """A picture for each caption, at the model's size; each starts from other noise."""
     pipe, side = make_pipeline(parts, "text2img"), parts.unet.config.sample_size * 8
     pipe.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
@@ -62,7 +62,7 @@ def paint(parts: Parts, captions: Sequence[str], *, steps: int, scale: float, se
 
 @torch.no_grad()
 def through_vae(vae: Any, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """Encoded and decoded."""
+    """The pictures after encoding and decoding."""
     images: list[Image.Image] = []
     for start in range(0, len(pictures), BATCH):
         pixels = torch.stack([as_pixels(picture) for picture in pictures[start : start + BATCH]])  # [B, 3, H, W]
@@ -76,13 +76,13 @@ def through_vae(vae: Any, pictures: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 def judge(pictures: Sequence[Image.Image], scenes: Sequence[Scene]) -> list[Judged]:
-    """What each picture shows, beside the scene that was asked for."""
+    """Each scene that was asked for, with the thing that its picture shows."""
     pairs = zip(pictures, scenes, strict=True)
     return [(scene, look(picture, scene.sky, scene.ground)) for picture, scene in pairs]
 
 
 def shares(name: str, judged: Sequence[Judged]) -> Row:
-    """How many are right, in each respect and in all of them."""
+    """A row of the table: the shares of pictures with the right colour, place, thing, and all three."""
     right = [matches(seen, scene) for scene, seen in judged]
     row: Row = {"pictures": name, "count": len(judged)}
     row["found"] = sum(seen is not None for _, seen in judged) / len(judged)
@@ -92,7 +92,7 @@ def shares(name: str, judged: Sequence[Judged]) -> Row:
 
 
 def grid(pictures: Sequence[Image.Image], captions: Sequence[str], judged: Sequence[Judged]) -> Image.Image:
-    """The first pictures with their captions; where the check disagrees, with what it has seen."""
+    """The first pictures with their captions; where the check disagrees, the caption says what it has seen."""
     panels = [
         Panel(picture, text + _objection(*verdict))
         for picture, text, verdict in zip(pictures[:SHOWN], captions[:SHOWN], judged[:SHOWN], strict=True)
@@ -109,7 +109,7 @@ def _objection(scene: Scene, seen: Seen | None) -> str:
 
 
 def samples(captions: Sequence[str], judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Every verdict, for the JSON."""
+    """The result of every picture, for the JSON."""
     return [
         {"caption": text, "asked": {name: getattr(scene, name) for name in ASKED}, "seen": seen and asdict(seen)}
         for text, (scene, seen) in zip(captions, judged, strict=True)
@@ -120,7 +120,7 @@ def samples(captions: Sequence[str], judged: Sequence[Judged]) -> list[dict[str,
 
 
 def measure(options: argparse.Namespace, report: Callable[[Row], None]) -> dict[str, Any]:
-    """All rows, the cheap ones first; then what belongs into the JSON beside them."""
+    """Reports all rows, the cheap ones first; returns the other content of the JSON."""
     asked = held_out(options.count)
     scenes, captions = [scene for scene, _ in asked], [text for _, text in asked]
     drawings = [draw(scene, SIDE) for scene in scenes]

@@ -1,6 +1,8 @@
-"""scatter against index assignment, into the memory formats that a dense tensor comes in.
+"""scatter against index assignment, into each memory format of a dense tensor.
 
-python -m benchmarks.scatter [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
+    python -m benchmarks.scatter [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
+
+"assign" is `dense[:, :, y, x] = rows` in torch.
 """
 
 from __future__ import annotations

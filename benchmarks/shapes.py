@@ -46,7 +46,7 @@ def rectangle(height: int, width: int, ratio: float) -> Region:
 
 
 def level(channels: int, height: int, width: int, ratio: float, dtype: torch.dtype, device: torch.device) -> Level:
-    """One level at the given share of active positions."""
+    """Random rows of one level with the given share of active positions."""
     region = rectangle(height, width, ratio)
     found = gather_map(region, Geometry.conv3x3(), height, width)
     dense = torch.randn(BATCH, channels, height, width, device=device, dtype=dtype)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.sparse_conv2d [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
-"plain" is what anyone can write without an extension: index the rows, then F.linear. "fused" adds what a residual
-block adds: scale, shift and SiLU on the way in, bias and residual on the way out.
+"plain" needs no extension: it indexes the rows and calls F.linear. "fused" adds the rest of a residual block: scale,
+shift and SiLU before the convolution, bias and residual after it.
 """
 
 from __future__ import annotations

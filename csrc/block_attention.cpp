@@ -1,7 +1,7 @@
-// block_attention on the CPU: online softmax with sixteen queries to a vector.
+// block_attention on the CPU: online softmax with sixteen queries in a vector.
 //
-// Queries lie along the lanes, so scores, maxima and sums are vertical operations, and a key or value row is read where
-// it lies, one broadcast element at a time: no row is transposed or copied (16-bit rows are widened once).
+// Queries lie along the lanes, so scores, maxima and sums are vertical operations. The kernel reads key and value rows
+// in place, one broadcast element at a time: it transposes and copies no row (16-bit rows are widened once).
 #include "block_attention.h"
 
 #include "common/simd.h"
@@ -11,18 +11,18 @@ namespace sige::SIGE_CPU_VARIANT {
 constexpr int64_t kQueryVecs = 2;                  // vectors of queries per tile
 constexpr int64_t kQueries = kQueryVecs * kLanes;  // queries per tile; divides kAttentionBlock
 constexpr int64_t kTile = 8;                       // keys, or value columns, per register tile
-constexpr float kLowest = -1e30f;                  // the maximum of no scores
+constexpr float kLowest = -1e30f;                  // the maximum before the first score
 
 static_assert(kAttentionBlock % kQueries == 0 && kAttentionBlock % kTile == 0);
 
-// The keys of one block that are seen: rows in fp32.
+// The visible keys of one block, with their values: rows in fp32.
 struct KeyBlock {
   const float* keys[kAttentionBlock];    // each [D]
   const float* values[kAttentionBlock];  // each [D]
   int64_t count;
 };
 
-// What one tile of queries carries from key block to key block.
+// The state of one tile of queries, which is updated by one key block after another.
 struct QueryTile {
   QueryTile(int64_t size, bool widens)
       : query(size * kQueries), output(size * kQueries), widened(widens ? 2 * kAttentionBlock * size : 0) {

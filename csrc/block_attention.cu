@@ -16,7 +16,7 @@ struct KeyRows {
 
 struct WorkGrid {
   int64_t query_tiles;
-  int64_t tiles;  // B * Hd * query_tiles, the tiles of one head next to each other: they read the same keys
+  int64_t tiles;  // B * Hd * query_tiles; the tiles of one head are neighbours, because they read the same keys
 };
 
 template <typename T>
@@ -32,7 +32,7 @@ __device__ void find_key_rows(const BlockAttentionParams& params, int64_t b, int
   rows.value[thread] = value ? value + head * params.head_size : nullptr;
 }
 
-// One tile of queries against one tile of keys.
+// Updates the softmax of one tile of queries with one tile of keys.
 template <typename T, int kWidth, int kHeadSize>
 __device__ void attend(const BlockAttentionParams& params, const KeyRows<T>& rows, const float* queries, float* slice,
                        float* weights, Softmax<kHeadSize>& softmax) {
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kAttentionThreads, Tile<kHeadSize>::kBlocksPer
   __shared__ KeyRows<T> rows;
   Softmax<kHeadSize> softmax;
 
-  // No barrier between tiles: after the last one in `attend` a thread touches its registers alone.
+  // Tiles need no barrier between them: after its last barrier in `attend`, a thread uses only its registers.
   for (int64_t tile = blockIdx.x; tile < grid.tiles; tile += gridDim.x) {
     const int64_t first_query = tile % grid.query_tiles * Shape::kQueries;
     const int64_t head = tile / grid.query_tiles % params.heads;
@@ -143,7 +143,7 @@ void launch_attention(const BlockAttentionParams& params, void* stream) {
   launch("block_attention", block_attention_kernel<T, kWidth, kHeadSize>, shape, stream, params, grid);
 }
 
-// Heads that are no multiple of 16 bytes are rare: one kernel that is right for every size serves them.
+// Heads whose size is not a multiple of 16 bytes are rare: one kernel that works for every size takes them all.
 template <typename T>
 void launch_attention(const BlockAttentionParams& params, bool vectorise, void* stream) {
   constexpr int kWidth = kVectorWidth<T>;

@@ -1,4 +1,5 @@
-// fill_rows: what a matrix product is added to. Not an op of its own: linear and sparse_conv2d start with it.
+// fill_rows: writes bias + residual, to which a matrix product is added. It is no op of its own: linear and
+// sparse_conv2d start with it.
 #pragma once
 
 #include "common/types.h"

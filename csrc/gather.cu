@@ -40,7 +40,7 @@ struct Affine {
 
 template <Activation kActivation>
 __device__ float activate(float x) {
-  // __fdividef: off by two ulp at most, and so short that the kernel stays memory-bound.
+  // __fdividef has an error of two ulp at most, and is so short that the kernel stays memory-bound.
   if constexpr (kActivation == Activation::kSiLU) return __fdividef(x, 1.0f + expf(-x));
   return x;
 }
@@ -58,7 +58,7 @@ __device__ Packed<T, kWidth> transform(const Packed<T, kWidth>& in, const Affine
   return Packed<T, kWidth>::pack(lanes);
 }
 
-// One row of a block: an (output row, tap) pair. Where it comes from is the same for all its channels.
+// One row of a block: an (output row, tap) pair. All of its channels come from the same source row.
 template <typename T>
 struct SourceRow {
   const T* row;  // [C] or null for a zero row

@@ -119,8 +119,8 @@ __global__ void __launch_bounds__(kStatsThreads, 4)
   }
 }
 
-// out = base + the partial sums. kTotalLanes threads each add every kTotalLanes-th block of rows, in order, then the
-// first adds theirs, in order: the same order on every run.
+// out = base + the partial sums. Each of kTotalLanes threads adds every kTotalLanes-th block of rows in order; then the
+// first thread adds their sums in order. So the order is the same at every call.
 __global__ void __launch_bounds__(kTotalColumns* kTotalLanes)
     group_stats_total_kernel(const GroupStatsParams params, int64_t row_blocks) {
   __shared__ double lanes[kTotalLanes][kTotalColumns];
@@ -150,10 +150,10 @@ __global__ void __launch_bounds__(kTotalColumns* kTotalLanes)
 // Launchers
 // ---------------------------------------------------------------------------------------------------------------
 
-// As many groups to a tile as fill kStatsVectors vectors, in tiles of about the same size.
+// The tiling with as many groups per tile as fill kStatsVectors vectors, in tiles of about the same size.
 StatsTiling tile_groups(const GroupStatsParams& params, int64_t width) {
   const int64_t group_size = params.channels / params.groups;
-  const int64_t step = width / std::gcd(width, group_size);  // so many groups end on a vector boundary
+  const int64_t step = width / std::gcd(width, group_size);  // every `step` groups end on a vector boundary
   const int64_t most = std::max<int64_t>(kStatsVectors * width / group_size, 1);
   const int64_t even = ceil_div(params.groups, ceil_div(params.groups, most));
   const int64_t groups = ceil_div(even, step) * step;

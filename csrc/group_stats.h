@@ -5,8 +5,8 @@
 
 namespace sige {
 
-// Rows are summed in fp32 over one block of kStatsRows rows, blocks in fp64 and in order: the result does not depend on
-// the number of threads, and the rounding of a long sum stays that of a short one.
+// Rows are summed in fp32 within a block of kStatsRows rows, and blocks in fp64 in their order. So the result does not
+// depend on the number of threads, and a long sum has the rounding error of a short one.
 constexpr int64_t kStatsRows = 64;
 
 struct GroupStatsParams {

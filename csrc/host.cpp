@@ -1,4 +1,4 @@
-// sige._host: the small host-side module. What was built, and which CPU kernels this machine runs.
+// sige._host: a small host-side module that tells what was built and which CPU kernels this machine runs.
 #include <pybind11/pybind11.h>
 
 #include "common/cpu_variant.h"

@@ -1,4 +1,4 @@
-// index_check on the CPU: one pass, cheap next to the rows that the index names.
+// index_check on the CPU: one loop over the index, which takes little time beside the rows that the index names.
 #include "index_check.h"
 
 namespace sige::cpu {

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kCheckThreads = 256;
 
-// Only invalid entries meet at the atomic, and a thread's first one is its smallest.
+// A thread uses the atomic only for its first invalid entry, which has its smallest slot.
 __global__ void __launch_bounds__(kCheckThreads)
     index_check_kernel(const IndexCheckParams params, long long* first_invalid) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kCheckThreads;

@@ -1,4 +1,4 @@
-// index_check: is every entry of an index inside its range? Kernels read memory by these numbers.
+// index_check: finds an index entry outside its range. Kernels use these entries as memory addresses.
 #pragma once
 
 #include "common/types.h"
@@ -16,7 +16,7 @@ SIGE_HOST_DEVICE inline bool index_is_valid(const IndexCheckParams& params, int6
   return params.index[slot] >= params.low && params.index[slot] < params.high;
 }
 
-// The first slot with an invalid entry, or -1. The CUDA one waits for the device: for debugging only.
+// The first slot with an invalid entry, or -1. On CUDA it waits for the device, so it is for debugging only.
 namespace cpu {
 int64_t first_invalid_index(const IndexCheckParams& params);
 }

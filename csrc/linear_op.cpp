@@ -5,7 +5,7 @@
 
 namespace sige {
 
-// Up to so many rows row_product is the faster one (benchmarks/linear.py); beyond it the two are level.
+// Up to this number of rows row_product is faster than the platform's product, above as fast (benchmarks/linear.py).
 [[maybe_unused]] static constexpr int64_t kMostRows = 512;
 
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)

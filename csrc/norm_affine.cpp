@@ -1,11 +1,11 @@
-// norm_affine on the CPU: a few thousand numbers, so one thread, in fp64.
+// norm_affine on the CPU: one thread and fp64, because it computes only a few thousand numbers.
 #include "norm_affine.h"
 
 #include "common/simd.h"
 
 namespace sige::SIGE_CPU_VARIANT {
 
-// A norm's parameter in fp32, whatever it is stored in; `missing` everywhere where there is none.
+// Converts a norm's parameter of any storage type to fp32; a null one gives `missing` for every channel.
 static void widen(const void* parameter, DType dtype, int64_t channels, float missing,  // [C] or null
                   float* out) {                                                         // [C]
   dispatch(dtype, [&](auto tag) {

@@ -10,15 +10,15 @@ namespace {
 
 constexpr int kAffineThreads = 128;
 
-// A norm's parameter of one channel, whatever it is stored in.
+// The value of a norm's parameter for one channel, from any storage type.
 __device__ float parameter(const void* values, DType dtype, int64_t channel) {  // [C]
   if (dtype == DType::kFloat16) return to_float(static_cast<const __half*>(values)[channel]);
   if (dtype == DType::kBFloat16) return to_float(static_cast<const __nv_bfloat16*>(values)[channel]);
   return static_cast<const float*>(values)[channel];
 }
 
-// One thread per channel. The threads of a group compute its moments each for themselves: some logarithms, less than
-// the barrier that sharing them would take.
+// One thread per channel. Each thread of a group computes the group's moments itself: some logarithms cost less than
+// the barrier that sharing would need.
 __global__ void __launch_bounds__(kAffineThreads) norm_affine_kernel(const NormAffineParams params) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kAffineThreads;
   const int64_t size = params.channels / params.groups;

@@ -1,5 +1,5 @@
-// norm_affine: from the sums of a blend's terms to one scale and shift per channel, what is left of a GroupNorm.
-// The sums themselves are group_stats'.
+// norm_affine: turns the sums of a blend's terms into one scale and shift per channel, which stand for a GroupNorm.
+// group_stats computes the sums.
 #pragma once
 
 #include <cmath>
@@ -35,8 +35,8 @@ struct GroupMoments {
 // `a`, but at least `least`; NaN stays NaN.
 static SIGE_HOST_DEVICE inline double at_least(double a, double least) { return a < least ? least : a; }
 
-// Group `group` of [B * G]: means weighted by the blend, variances on a logarithmic scale. Negative weights could
-// take a weighted sum of squares below zero. One term of weight 1 is taken as it is.
+// The moments of group `group` of [B * G]. The blend weights the means, and the variances on a logarithmic scale: with
+// negative weights, a weighted sum of squares could leave a variance below zero. One term of weight 1 stays as it is.
 static SIGE_HOST_DEVICE inline GroupMoments blended_moments(const NormAffineParams& params, int64_t group) {
   const bool alone = params.terms == 1 && params.blend[0] == 1.0;
   double mean = 0.0, log_variance = 0.0, variance = 0.0;

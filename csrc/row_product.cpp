@@ -1,8 +1,8 @@
-// row_product on the CPU: dot products with the lanes along K, so that weights are read where they lie.
+// row_product on the CPU: dot products with the lanes along K, so that weights are read in place.
 //
-// A block of A (some rows, up to kDepth of K) is copied together and stays in the L2 cache; it is multiplied with four
-// weight rows at a time, while the next four are prefetched: with few rows of A, reading the weights is what takes the
-// time.
+// A block of A (some rows, up to kDepth of K) is copied into one buffer and stays in the L2 cache. The kernel
+// multiplies it with four weight rows at a time and prefetches the next four: with few rows of A, reading the weights
+// takes most of the time.
 #include "row_product.h"
 
 #include <omp.h>
@@ -112,7 +112,7 @@ static void copy_block(const RowProductParams& params, int64_t row, int64_t rows
 static void multiply_block(const RowProductParams& params, int64_t row, int64_t rows, Slice slice, int64_t begin,
                            int64_t end, const float* block) {  // [rows, depth + kPadding]
   const int64_t size = params.pieces_per_row * params.piece_size, columns = params.columns;
-  const bool adds = params.accumulate || slice.first > 0;  // to what `out` holds, not to the bias
+  const bool adds = params.accumulate || slice.first > 0;  // the product is added to `out`, not to the bias
   for (int64_t n = begin; n < end; n += kTileColumns) {
     const float* weight = params.weight + n * size + slice.first;
     const float* next = weight + (n + kTileColumns < end ? kTileColumns * size : 0);

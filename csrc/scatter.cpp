@@ -5,7 +5,7 @@
 
 namespace sige::SIGE_CPU_VARIANT {
 
-// Without a residual a row is moved as it is, whatever its type.
+// Copies the bits of a row, so T is any type of the element's size.
 template <typename T>
 static void copy_row(const ScatterParams& params, const T* packed,  // [C]
                      T* target) {                                   // channel c at c * stride_c
@@ -37,7 +37,7 @@ template <typename T>
 static void scatter_rows(const ScatterParams& params) {
   const T* packed = static_cast<const T*>(params.packed);      // [B, N, C]
   const T* residual = static_cast<const T*>(params.residual);  // [B, N, C] or null
-  // Where lines of positions follow one another without a gap, the division in dense_offset is not needed.
+  // If lines of positions follow one another without a gap, the division in dense_offset is not needed.
   const bool flat = params.stride_h == params.width * params.stride_w;
 #pragma omp parallel for schedule(static) if (params.batch * params.rows * params.channels > 1 << 16)
   for (int64_t i = 0; i < params.batch * params.rows; ++i) {

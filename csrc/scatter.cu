@@ -72,8 +72,8 @@ __global__ void __launch_bounds__(kRowThreads) scatter_rows_kernel(const Scatter
   }
 }
 
-// Any other layout, [B, C, H, W] above all: rows are read along C and written along the positions, which follow one
-// another where the region does. The turn is made in shared memory.
+// Any other layout, above all [B, C, H, W]: rows are read along C, transposed in shared memory, and written along the
+// positions, which are neighbours in memory where they are neighbours in the region.
 struct TileGrid {
   int64_t row_tiles;      // per sample
   int64_t channel_tiles;  // per sample

@@ -6,7 +6,7 @@
 
 namespace sige {
 
-// Two rows for one position would be a race; looked for where looking is cheap.
+// Two rows for one position would be a race. The CPU op checks for it, because the check is cheap there.
 static void check_no_duplicates([[maybe_unused]] const Tensor& index,  // int32 [N]
                                 [[maybe_unused]] int64_t positions) {
 #if !defined(SIGE_CUDA)

@@ -1,8 +1,8 @@
 // sige::sparse_conv2d: gather and matrix product, one chunk of rows after another.
 //
-// The gathered matrix [B * N_out, T * C] is T times as large as the rows it copies. Only one chunk of it exists at a
-// time, in one buffer that is used again and stays in cache; the product is the platform's (MKL, oneDNN, cuBLAS). Where
-// row_product is faster there is no gathered matrix at all, only a pointer per row and tap.
+// The gathered matrix [B * N_out, T * C] is T times as large as the rows that it copies. Only one chunk of it exists at
+// a time: all chunks use one buffer, which stays in cache. The product is the platform's (MKL, oneDNN, cuBLAS). Where
+// row_product is faster, the op makes no gathered matrix but a pointer per row and tap.
 #include <algorithm>
 #include <vector>
 
@@ -84,11 +84,11 @@ static void multiply_chunks(const Launch& launch, const ConvArguments& a, Gather
 }
 
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
-// The same on pointers: row_product copies a block of rows at a time into its cache, zero rows included.
+// The convolution by pointers: row_product copies a block of rows at a time into its buffer, zero rows included.
 static void multiply_pieces(const Launch& launch, const ConvArguments& a, const GatherParams& params, int64_t most_rows,
                             const Tensor& out) {  // [B * N_out, C_out]
   const int64_t taps = params.taps, columns = a.weight.size(0);
-  // A list as long as the rows, not as the limit: to clear 16 MB took longer than the product of a small region.
+  // The list is as long as the rows, not as the limit: to clear 16 MB takes longer than the product of a small region.
   const int64_t rows_per_chunk = std::min(most_rows, params.row_count);
   std::vector<const float*> pieces(static_cast<size_t>(rows_per_chunk * taps));
   for (int64_t first = 0; first < params.row_count; first += rows_per_chunk) {

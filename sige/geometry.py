@@ -1,4 +1,4 @@
-"""Gather maps: the geometry of a layer and a region, turned into the row that each output and tap reads."""
+"""Gather maps: from a layer's geometry and a region to the row that each output reads at each kernel tap."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["GatherMap", "Geometry", "gather_map", "row_map"]
 _T = TypeVar("_T")
 
 _MAX_ROWS = np.iinfo(np.int32).max
-_BLOCK = 32768  # outputs mapped at a time, so that the addresses of a block stay in L2
+_BLOCK = 32768  # outputs that are mapped at a time, so that the addresses of a block stay in the L2 cache
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a convolution reads: kernel, stride, zero padding and nearest upsampling of its input.
+    """The geometry of a convolution: its kernel, stride and zero padding, and the nearest upsampling of its input.
 
     >>> Geometry.downsample().output_size(128, 64)
     (64, 32)
@@ -35,8 +35,8 @@ class Geometry:
     kernel: Size = (3, 3)  # height, width
     stride: int = 1
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
-    upsample: int = 1  # nearest, before the padding
-    upsample_size: Size | None = None  # the size to upsample to, where it is not that multiple
+    upsample: int = 1  # factor of the nearest upsampling, which comes before the padding
+    upsample_size: Size | None = None  # the size to upsample to, where it is another than the factor gives
 
     def __post_init__(self) -> None:
         _check_ints("kernel", self.kernel, length=2, minimum=1)
@@ -63,20 +63,20 @@ class Geometry:
 
     @classmethod
     def downsample_asymmetric(cls) -> Geometry:
-        """A 3x3 convolution of stride 2, padded at the bottom and right only: that of a VAE encoder."""
+        """A 3x3 convolution of stride 2, padded at the bottom and right only: the downsampler of a VAE encoder."""
         return cls(stride=2, padding=(0, 0, 1, 1))
 
     @classmethod
     def upsample_conv3x3(cls, size: Size | None = None) -> Geometry:
         """Nearest upsampling by 2, or to `size`, then a 3x3 convolution: the upsampler of UNet and VAE decoder.
 
-        A UNet whose input is no multiple of its strides upsamples to the size of the skip connection.
+        A UNet upsamples to the size of the skip connection when its input is no multiple of its strides.
         """
         return cls(padding=(1, 1, 1, 1), upsample=2, upsample_size=size)
 
     @property
     def taps(self) -> int:
-        """Rows that one output reads, padding included."""
+        """Number of kernel taps: the rows that one output reads, padding included."""
         return self.kernel[0] * self.kernel[1]
 
     def upsampled_size(self, height: int, width: int) -> Size:
@@ -90,7 +90,7 @@ class Geometry:
         return upsampled[0] + top + bottom, upsampled[1] + left + right
 
     def output_size(self, height: int, width: int) -> Size:
-        """Size of the output for an input of height x width, counted before upsampling."""
+        """Size of the output for an input of height x width before upsampling."""
         padded = self.padded_size(height, width)
         if min(height, width) < 1 or padded[0] < self.kernel[0] or padded[1] < self.kernel[1]:
             raise GeometryError(
@@ -105,11 +105,11 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class GatherMap:
-    """The row that every active output reads at every tap, and the halo rows which that takes.
+    """The row that every active output reads at every kernel tap, and the halo that these reads need.
 
-    A value v of `index` is packed row v of the input level where v < packed_rows, halo row v - packed_rows
-    above that, and -1 for zero padding. Rows are ordered as `Region.index` orders the active positions, taps
-    row by row over the kernel. All arrays are read-only.
+    An entry v of `index` names a row: -1 is zero padding, v < packed_rows is packed row v of the input level, and
+    v >= packed_rows is halo row v - packed_rows. The rows of `index` are in the order of `Region.index`, the kernel
+    taps go row by row over the kernel. All arrays are read-only.
     """
 
     index: Int32Array = field(repr=False)  # [N_out, T]
@@ -120,14 +120,14 @@ class GatherMap:
 
     @cached_property
     def index_full(self) -> Int32Array:  # [N_out, T]
-        """`index` for a caller that holds all recorded rows: v >= packed_rows is position v - packed_rows."""
+        """`index` for a caller that has all recorded rows: v >= packed_rows is recorded row v - packed_rows."""
         packed = np.arange(self.packed_rows, dtype=np.int32)
         rows = np.concatenate((packed, self.halo + np.int32(self.packed_rows), np.full(1, -1, np.int32)))
         return read_only(rows.take(self.index, mode="wrap"))  # -1 wraps to the last entry, which is -1
 
 
 def gather_map(region: Region, geometry: Geometry, height: int, width: int) -> GatherMap:
-    """Gather map of a layer whose input, before upsampling, is height x width; built once per region.
+    """Gather map of a layer whose input is height x width before upsampling; built once per region.
 
     >>> mask = np.zeros((4, 4), dtype=bool)
     >>> mask[0, 0] = True
@@ -143,7 +143,7 @@ def gather_map(region: Region, geometry: Geometry, height: int, width: int) -> G
 
 
 def row_map(region: Region, height: int, width: int) -> Int32Array:  # [H * W], read-only
-    """Row of every position: its packed row where it is active, N + position in a full recording elsewhere.
+    """Row of every position: its packed row where it is active, elsewhere N + position, its row in a full recording.
 
     >>> row_map(Region.from_mask([[0, 1, 0]], dilation=0), 1, 3)
     array([1, 0, 3], dtype=int32)
@@ -151,8 +151,8 @@ def row_map(region: Region, height: int, width: int) -> Int32Array:  # [H * W], 
     return _once(region, (height, width), partial(_build_rows, region, height, width))
 
 
-# What a region has led to, keyed by builder arguments; it goes when the region goes, so builders' results
-# must not refer to the region.
+# The maps of each region by the builder's arguments. The table drops them together with the region, so a map must not
+# refer to the region.
 _built: WeakKeyDictionary[Region, dict[Hashable, object]] = WeakKeyDictionary()
 
 
@@ -170,13 +170,13 @@ def _build_map(region: Region, geometry: Geometry, height: int, width: int) -> G
     needed = _needed(region.active(*output_size), geometry, height, width)
     halo = np.flatnonzero(needed & ~region.active(height, width)).astype(np.int32)
 
-    # Row of each input position that is read, and one entry more for the padding.
+    # The row of each input position that is read, and one more entry for the padding.
     rows = np.full(height * width + 1, -1, dtype=np.int32)
     rows[packed] = np.arange(len(packed))
     rows[halo] = np.arange(len(packed), len(packed) + len(halo))
 
-    # Addresses are sums of a row's and a column's; in the padding one of them lies at or beyond the end, and
-    # clipping leads them to the last entry.
+    # An address is the sum of a row's part and a column's part. In the padding one part lies at or beyond the end, and
+    # clipping takes the sum to the last entry.
     end = height * width
     top, left, _, _ = geometry.padding
     rows_up, columns_up = geometry.upsampled_size(height, width)
@@ -216,7 +216,7 @@ def _needed(
 ) -> BoolArray:  # [height, width], the input positions that some output reads
     (top, left, _, _), step = geometry.padding, geometry.stride
     upsampled, padded = geometry.upsampled_size(height, width), geometry.padded_size(height, width)
-    # A kernel is a rectangle, so what it reaches can be marked along the columns, then along the rows.
+    # A kernel is a rectangle, so the positions that it reaches are marked along the columns, then along the rows.
     h_out, w_out = outputs.shape
     columns = np.zeros((h_out, padded[1]), dtype=bool)
     for tap in range(geometry.kernel[1]):
@@ -236,7 +236,7 @@ def _needed(
 def _source(
     outputs: int, kernel: int, before: int, stride: int, inputs: int, upsampled: int
 ) -> npt.NDArray[np.intp]:  # [kernel, outputs]
-    """Along one axis, the input position that each tap of each output reads, or -1 in the padding."""
+    """The input position along one axis that each kernel tap of each output reads; -1 in the padding."""
     position = np.arange(outputs) * stride + np.arange(kernel)[:, None] - before
     inside = (position >= 0) & (position < upsampled)
     return np.where(inside, position * inputs // upsampled, -1)

@@ -1,4 +1,4 @@
-"""A picture of the active positions of several levels, to look at."""
+"""A picture of the active positions of several levels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_levels(
     image_size: Size,  # (H, W): the shape of every panel
     levels: Mapping[Size, BoolArray],  # (h, w) -> active positions [h, w]
 ) -> Image.Image:
-    """One panel per level side by side, active positions coloured, with size and share as a caption.
+    """Panels side by side, one per level: active positions are coloured, the caption has the level's size and ratio.
 
     >>> draw_levels((64, 64), {(8, 8): np.ones((8, 8), dtype=bool)}).height
     435
@@ -48,7 +48,7 @@ def draw_levels(
 
 
 def _panel(active: BoolArray, height: int, width: int) -> npt.NDArray[np.uint8]:  # [height, width, 3]
-    # Not nearest: a one-pixel stroke must survive a panel smaller than its level.
+    # Nearest sampling would lose a one-pixel stroke where the panel is smaller than its level.
     picture = np.where(cover(active, height, width)[..., None], _ACTIVE, _INACTIVE)
     h, w = active.shape
     if min(height / h, width / w) >= _FINEST_GRID:

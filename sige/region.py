@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["Region"]
 
 _MAX_POSITIONS = np.iinfo(np.int32).max
-_FINEST_HALVED = 8  # pixels: levels whose positions are wider dilate less, see Region.from_mask
+_FINEST_HALVED = 8  # pixels: levels with wider positions dilate less, see Region.from_mask
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Region:
     """The active positions of every level of an image; immutable, and compared by identity.
 
-    A level is a resolution h x w at which a layer works. Its active positions are derived when first asked
-    for, and kept. Make one with `from_mask`, `from_images`, `full` or `empty`, combine them with `|`, `&`,
-    `-` and `~`: each acts on every level by itself, so regions of different dilation combine too.
+    A level is a resolution h x w at which a layer works. The region derives a level's active positions at the first
+    request and keeps them. Make a region with `from_mask`, `from_images`, `full` or `empty`; combine regions with `|`,
+    `&`, `-` and `~`. These act on every level by itself, so regions of different dilation combine too.
 
     >>> mask = np.zeros((64, 64), dtype=bool)
     >>> mask[20, 3:60] = True  # a stroke one pixel thin
@@ -56,10 +56,10 @@ class Region:
     ) -> Region:
         """Region of a mask: any value but zero is active, so soft edges belong to the edit.
 
-        A position is active when any pixel that it covers is masked; each level is then dilated, diagonals
-        included: by `dilation` positions where a position is up to 8 pixels wide (SDXL's latents, the VAE), by
-        half as many at each coarser level, rounded down. The same distance costs four times the share of a level
-        that is half as fine, and buys little there (docs/accuracy.md). The mask is copied.
+        A position is active when any pixel that it covers is masked. Then each level is dilated, diagonals included: by
+        `dilation` positions where a position is up to 8 pixels wide (SDXL's latents, the VAE), and by half as many,
+        rounded down, at each coarser level: one position there is a larger share of the level, and the result gets
+        little closer to dense for it (docs/accuracy.md). The mask is copied.
 
         >>> Region.from_mask([[0, 0, 0, 0, 0.5]], dilation=1).active(1, 5).astype(int)
         array([[0, 0, 0, 1, 1]])
@@ -85,7 +85,7 @@ class Region:
     ) -> Region:
         """Region of the pixels where any channel, alpha included, differs by more than `threshold`.
 
-        The threshold is on the scale 0 to 1 whatever the images hold: 8 / 255 lets eight steps of uint8 pass.
+        The threshold is on the scale from 0 to 1, for uint8 images too: 8 / 255 ignores differences of up to 8.
 
         >>> original = np.zeros((4, 4, 3), dtype=np.uint8)
         >>> edited = original.copy()
@@ -157,7 +157,7 @@ class Region:
         return self._index[level]
 
     def ratio(self, height: int, width: int) -> float:
-        """Share of the positions of a level that is active, from 0 to 1.
+        """Share of a level's positions that are active, from 0 to 1.
 
         >>> Region.from_mask(np.eye(4), dilation=0).ratio(2, 2)
         0.5
@@ -172,7 +172,7 @@ class Region:
         return self._combine(np.logical_and, other)
 
     def __sub__(self, other: Region) -> Region:
-        return self._combine(np.greater, other)  # of two truth values: the first and not the second
+        return self._combine(np.greater, other)  # True > False: active here and not in the other
 
     def __invert__(self) -> Region:
         return Region(self.image_size, partial(_combined_level, np.logical_not, (self,)))
@@ -194,7 +194,7 @@ class Region:
         self,
         levels: Iterable[Size] | None = None,  # (h, w); None: the image, 1/8, 1/16, 1/32
     ) -> Image.Image:
-        """Picture of the active positions, one panel per level, to look at (needs Pillow).
+        """Picture of the active positions, one panel per level (needs Pillow).
 
         >>> Region.full(64, 64).preview([(8, 8), (4, 4)]).mode
         'RGB'
@@ -208,7 +208,7 @@ class Region:
 
 
 def _mask_level(pixels: BoolArray, dilation: int, height: int, width: int) -> BoolArray:
-    cell = max(pixels.shape[0] / height, pixels.shape[1] / width)  # pixels that a position is wide
+    cell = max(pixels.shape[0] / height, pixels.shape[1] / width)  # width of a position in pixels
     halvings = max(round(math.log2(cell / _FINEST_HALVED)), 0)
     return dilate(cover(pixels, height, width), dilation >> halvings)
 
@@ -237,7 +237,7 @@ def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
             f"{name}: got a palette image, whose values are not colours, expected 'L' or 'RGB'; use .convert"
         )
     try:
-        if hasattr(value, "detach"):  # a torch tensor, told without importing torch
+        if hasattr(value, "detach"):  # a torch tensor; this test does not import torch
             value = value.detach().cpu()
             value = value.double() if value.is_floating_point() else value  # numpy has no bfloat16
         array = np.asarray(value)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import settings
 
-# The same examples on every machine and run: a failure seen once is seen again.
+# Hypothesis makes the same examples on every machine, so a failure can be reproduced.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` say why they are skipped."""
+    """Skips the tests marked `gpu` on a machine that cannot run them, with the reason."""
     if torch.cuda.is_available():
         from sige.ops import backends
 

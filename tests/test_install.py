@@ -1,4 +1,4 @@
-"""What an installation says of itself, and that it works when something is missing."""
+"""Installation: `python -m sige` describes it, and the package works when something is missing."""
 
 from __future__ import annotations
 

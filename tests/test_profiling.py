@@ -1,4 +1,4 @@
-"""What a pass costs: the counter against torchprofile and the published figures, the measurements, the command line."""
+"""Profiling: the counter against torchprofile and the published figures, the measurements, the command line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ RECTANGLE = ["--rect", "280", "590", "190", "320"]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small layers gain nothing from more, and lose much where the machine is busy."""
+    """Sets one thread: more do not help small layers, and cost much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -77,7 +77,7 @@ def rectangle(top: int, left: int, height: int, width: int, size: tuple[int, int
 
 
 class Positional(nn.Module):
-    """torchprofile traces positional arguments and tensors only."""
+    """The model with positional arguments and a tensor as output: torchprofile traces nothing else."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def test_dense_counts_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_with_everything_active_counts_as_dense(name: str) -> None:
-    """Products and norms to the last one; statistics are read twice more, and the prompt is counted by itself."""
+    """Products and norms are equal, statistics read the rows twice more, and the prompt is counted by itself."""
     passes = count_passes(build(name, (128, 128)), Region.full(128, 128))
     dense, packed = passes.dense.kinds(), passes.packed.kinds()
     for kind in ("convolution", "self-attention", "norm"):
@@ -327,7 +327,7 @@ def test_a_timed_run_on_the_command_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """One region in all the ways to say it: rows 8 to 15, columns 16 to 31 of 64x64."""
+    """Files that all describe one region: rows 8 to 15, columns 16 to 31 of 64x64."""
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[8:16, 16:32] = 255
     np.save(tmp_path / "mask.npy", mask)

@@ -1,4 +1,4 @@
-"""What the README and the docs show runs as it stands, and is right."""
+"""The examples in the README and the docs run as they are written, and give what the text says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def run_example(page: str) -> dict[str, Any]:
-    """The first Python block of a page, and the names it leaves."""
+    """Runs the first Python block of a page, and returns its variables."""
     names: dict[str, Any] = {}
     with torch.no_grad():
         exec(re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1], names)  # type: ignore[index]
@@ -61,7 +61,7 @@ def test_links_and_targets_exist() -> None:
 
 
 def test_commands_exist() -> None:
-    """Every flag of every `run.py` line is one that the parser knows."""
+    """The parser knows every flag in every `run.py` line."""
     from sdxl.commands.flags import parse
 
     lines = [line for line in README.splitlines() if line.startswith("python run.py")]

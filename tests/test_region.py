@@ -1,4 +1,4 @@
-"""Regions: every level against a loop that reads like the definition, the set laws, the errors."""
+"""Regions: every level against a loop that follows the definition, the laws of sets, the errors."""
 
 import doctest
 import math
@@ -23,7 +23,7 @@ masks = sizes.flatmap(lambda size: arrays(bool, size, fill=st.just(False)))
 
 
 def dilation_at(mask, dilation, h, w):
-    """As many positions as asked for while they are 8 pixels wide, half as many at 16, a quarter at 32."""
+    """The dilation of a level: `dilation` for positions of up to 8 pixels, half of it up to 16, a quarter up to 32."""
     cell = max(mask.shape[0] / h, mask.shape[1] / w)
     while cell > 8 * 2**0.5:
         cell, dilation = cell / 2, dilation // 2
@@ -31,7 +31,7 @@ def dilation_at(mask, dilation, h, w):
 
 
 def active_by_definition(mask, dilation, h, w):
-    """A position is active when any pixel it covers is masked; then dilate. One loop, no cleverness."""
+    """The definition as plain loops: a position is active if it covers a masked pixel; then the level is dilated."""
     dilation = dilation_at(mask, dilation, h, w)
     height, width = mask.shape
     covers = np.zeros((h, w), dtype=bool)

@@ -1,4 +1,4 @@
-"""Which steps run dense and how the others read them."""
+"""Schedules: the steps that run dense, and the weights with which the other steps read their recordings."""
 
 from __future__ import annotations
 

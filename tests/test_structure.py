@@ -38,7 +38,7 @@ def floors() -> list[set[str]]:
 
 
 def floor_of(module: str, stack: list[set[str]]) -> int:
-    """How far down a module stands."""
+    """The number of the module's floor, counted from the top."""
     for number, floor in enumerate(stack):
         if any(module == place or module.startswith(f"{place}.") for place in floor):
             return number

@@ -1,4 +1,4 @@
-"""How far a result may lie from the fp64 reference: one table, and where its numbers come from.
+"""The tolerances against the fp64 reference: one table, and the derivation of its numbers.
 
 u is the unit roundoff of the storage dtype: 2^-24 (fp32), 2^-11 (fp16), 2^-8 (bf16). A result is stored once (u) from
 values that were stored once (u each, random in sign, so a sum of K products of them errs by about u of its rms); the

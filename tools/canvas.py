@@ -1,6 +1,6 @@
-"""A canvas for polygons, each filled from a colour at its top to a colour at its bottom, and the lines they have.
+"""A canvas for polygons, and the lines that bound them. A polygon is filled from a top colour to a bottom colour.
 
-Colours are #rrggbb or #rrggbbaa. What looks grown or worn takes its irregularity from the canvas's seeded generator.
+Colours are #rrggbb or #rrggbbaa. The canvas has a seeded generator for shapes that look grown or worn.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Points = npt.NDArray[np.float64]  # [N, 2]: x, y in pixels of the final picture
 
 
 class Canvas:
-    """A picture in the making, and the generator of its irregularities."""
+    """A picture that is being drawn, and the generator of its irregular shapes."""
 
     def __init__(self, seed: int) -> None:
         self.image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE))
         self.random = np.random.default_rng(seed)
 
     def fill(self, points: Points | Sequence[tuple[float, float]], top: str, bottom: str = "", blur: float = 0) -> None:
-        """A polygon; with a blur its edge is as soft as that many pixels."""
+        """Fills a polygon; `blur` is the width of its soft edge in pixels."""
         corners = np.asarray(points) * SCALE
         reach = round(3 * blur * SCALE) + 1
         left, upper = np.maximum(np.floor(corners.min(axis=0)).astype(int) - reach, 0)
@@ -45,7 +45,7 @@ class Canvas:
         self.image.paste(paint, (int(left), int(upper)), mask)
 
     def mirror(self, shore: int) -> None:
-        """A lake: below the shore, what stands above it upside down, dimmer towards us."""
+        """Draws a lake below the shore: the part above it upside down, darker towards the viewer."""
         top, (width, height) = shore * SCALE, self.image.size
         above = self.image.crop((0, 2 * top - height, width, top)).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         self.image.paste(above.filter(ImageFilter.GaussianBlur(1.6 * SCALE)), (0, top))
@@ -89,12 +89,12 @@ def curve(points: Sequence[tuple[float, float]], steps: int = 24) -> Points:
 
 
 def land(line: Points, bottom: float = HEIGHT) -> Points:
-    """All that lies below a line, down to the bottom."""
+    """The polygon between a line and the bottom."""
     return np.concatenate([line, [(line[-1, 0], bottom), (line[0, 0], bottom)]])
 
 
 def rough(line: Points, random: np.random.Generator, amount: float, halvings: int = 5) -> Points:
-    """The line with its middles moved up and down, those of the halves by half as much, and so on."""
+    """The line with the middle of each piece moved up or down; each of the `halvings` moves half as far as the last."""
     for _ in range(halvings):
         middles = (line[1:] + line[:-1]) / 2
         middles[:, 1] += random.normal(0, amount, len(middles))

@@ -38,7 +38,7 @@ WARNING = re.compile(r"\b(warning|error)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class KernelReport:
-    """What ptxas says of one kernel on one architecture, in bytes except for the registers."""
+    """The resources that ptxas reports for one kernel on one architecture, in bytes except for the registers."""
 
     file: str
     kernel: str
@@ -59,7 +59,7 @@ class KernelReport:
 
 @dataclass(frozen=True)
 class FileReport:
-    """One compiled file: its kernels, and the compiler's complaints."""
+    """One compiled file: its kernels, and the compiler's warnings and errors."""
 
     file: str
     seconds: float
@@ -75,7 +75,7 @@ def find_nvcc() -> str | None:
 
 
 def short_names(symbols: Sequence[str]) -> dict[str, str]:
-    """Mangled symbol -> readable name without namespaces and parameters, where c++filt is there to help."""
+    """Mangled symbol -> name without namespaces and parameters; without c++filt, the mangled symbol itself."""
     filt = shutil.which("c++filt")
     if not symbols or not filt:
         return {symbol: symbol for symbol in symbols}
@@ -159,7 +159,7 @@ def failures(reports: Sequence[FileReport]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: 0 all clean, 1 a warning, an error or a spill, 2 no nvcc."""
+    """Runs the check and returns its exit status: 0 clean, 1 a warning, an error or a spill, 2 no nvcc."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", type=Path, help="files to compile (default: every csrc/*.cu)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the reports to this file")

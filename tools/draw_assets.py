@@ -50,7 +50,7 @@ def meadow() -> Image.Image:
 
 
 def valley(edited: bool) -> Image.Image:
-    """A river valley at sunset; edited, a castle stands on the hill."""
+    """A river valley at sunset; if edited, with a castle on the hill."""
     canvas = Canvas(seed=2)
     canvas.fill(box(0, 0, WIDTH, 190), "#35276b", "#d0708f")
     canvas.fill(box(0, 190, WIDTH, 330), "#d0708f", "#ffe2a6")
@@ -94,7 +94,7 @@ def valley(edited: bool) -> Image.Image:
 
 
 def lake(edited: bool) -> Image.Image:
-    """A mountain lake under northern lights; edited, a boat sails on it."""
+    """A mountain lake under northern lights; if edited, with a sailing boat."""
     canvas, shore = Canvas(seed=3), 272
     canvas.fill(box(0, 0, WIDTH, shore + 20), "#0a1136", "#4f86a6")
     for _ in range(170):

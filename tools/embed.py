@@ -27,14 +27,14 @@ FOLDER = Path(__file__).resolve().parent.parent / "assets" / EMBEDDED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 after one line that says what the user can mend."""
+    """Runs the command and returns its exit status: 0, or 2 after one line that says what the user can mend."""
     return run(_embed, _parse, arguments)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python tools/embed.py", description=__doc__)
     parser.add_argument("input", type=Path, metavar="IN", help="a .safetensors file of the variant embedded")
-    parser.add_argument("--kind", choices=KINDS, help="refuse another kind than this (default: whatever IN is)")
+    parser.add_argument("--kind", choices=KINDS, help="refuse another kind than this (default: the kind of IN)")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER", help="default: assets/embedded")
     return parser.parse_args(arguments)
 
@@ -72,7 +72,7 @@ def _tokenizers(parts: Parts) -> list[str]:
 
 
 def _check_words(folder: Path, path: Path, new: Sequence[tuple[Path, Path]]) -> None:
-    """Base and inpainting share the tokenizers, so the second must not bring others."""
+    """Refuses other tokenizers than those in the folder, which base and inpainting share."""
     others = [name for name in FILES.values() if name != path.name and (folder / name).is_file()]
     for source, name in new:
         there = folder / name
@@ -81,7 +81,7 @@ def _check_words(folder: Path, path: Path, new: Sequence[tuple[Path, Path]]) -> 
 
 
 def _says_the_same(one: Path, other: Path) -> bool:
-    """The same words; versions of transformers write them with other spaces, and more or fewer settings."""
+    """Says whether both files hold the same words; versions of transformers write other spaces and settings."""
     if not other.is_file():
         return False
     texts = [path.read_text(encoding="utf-8") for path in (one, other)]
@@ -94,7 +94,7 @@ def _says_the_same(one: Path, other: Path) -> bool:
 
 
 def _check_size(folder: Path, path: Path, parts: Parts) -> None:
-    """Two bytes a number, and some for the header and the words."""
+    """Refuses weights that make the folder too large: two bytes per number, and the headers and words."""
     weights = sum(tensor.numel() * 2 for model in parts.models().values() for tensor in model.state_dict().values())
     rest = _size(folder) - (path.stat().st_size if path.is_file() else 0)
     if weights + rest > LIMIT:

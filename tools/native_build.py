@@ -1,6 +1,6 @@
-"""Builds the native libraries with ninja: what to compile, with which flags, into which files.
+"""Builds the native libraries with ninja: the list of source files, their flags, and the libraries they go into.
 
-Used by `setup.py` for the package and from the command line for the test builds:
+`setup.py` uses it for the package; the command line makes the test builds:
 
     python tools/native_build.py --out build/shim --target shim [--sanitize]
 
@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 OPS = ("gather", "linear", "sparse_conv2d", "scatter", "blend_rows", "group_stats", "norm_affine", "block_attention")
-# One .cpp and one .cu each.
+# Each has a .cpp and a .cu file.
 KERNELS = ("gather", "scatter", "fill_rows", "blend_rows", "group_stats", "norm_affine", "block_attention")
 CPU_KERNELS = (*KERNELS, "row_product")
 CPU_VARIANTS = {"portable": (), "avx2": ("-march=x86-64-v3",), "avx512": ("-march=x86-64-v4",)}
@@ -46,7 +46,7 @@ SANITIZE = (
 
 
 class BuildError(Exception):
-    """Something that the user has to mend before SIGE can be built; the message is one line."""
+    """Raised when the user has to mend something before SIGE can be built; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Cuda:
 
 
 def find_torch() -> Torch:
-    """`SIGE_TORCH_DIR`, else torch beside this Python, else wherever it would be imported from."""
+    """The torch to compile against: in `SIGE_TORCH_DIR`, else beside this Python, else where an import finds it."""
     candidates = [Path(os.environ["SIGE_TORCH_DIR"])] if os.environ.get("SIGE_TORCH_DIR") else []
     candidates.append(Path(sysconfig.get_path("purelib")) / "torch")
     spec = importlib.util.find_spec("torch")
@@ -127,7 +127,7 @@ def _find_nvcc() -> Path | None:
 
 
 def _cuda_home(nvcc: Path) -> Path:
-    """The toolkit's own answer: nvcc may be a wrapper script that lives elsewhere."""
+    """The toolkit's folder as nvcc itself reports it; the nvcc on the PATH may be a wrapper script in another place."""
     dryrun = subprocess.run(
         [str(nvcc), "-dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"],
         capture_output=True,
@@ -164,7 +164,7 @@ class NinjaFile:
             raise BuildError(f"compiling SIGE failed; the messages above say where (build folder {self.folder})")
 
 
-_NINJA_RULES = f"""ninja_required_version = 1.5
+_NINJA_RULES: str = f"""ninja_required_version = 1.5
 rule cxx
   command = {os.environ.get("CXX", "g++")} -MMD -MF $out.d $flags -c $in -o $out
   depfile = $out.d
@@ -208,7 +208,7 @@ def _op_objects(build: NinjaFile, torch: Torch, tag: str, defines: list[str], op
 
 
 def _torch_link_flags(build: NinjaFile, torch: Torch, *names: str) -> list[str]:
-    """Links by soname only; a library that this torch does not have (CUDA next to a CPU torch) gets an empty stub."""
+    """Flags that link torch by soname only. A library that this torch lacks (CUDA's, in a CPU torch) gets a stub."""
     flags = ["-Wl,--no-as-needed", f"-L{torch.directory / 'lib'}", f"-L{build.folder}"]
     for name in names:
         if not (torch.directory / "lib" / f"lib{name}.so").is_file():
@@ -221,7 +221,7 @@ def _torch_link_flags(build: NinjaFile, torch: Torch, *names: str) -> list[str]:
 
 
 def add_cpu_library(build: NinjaFile, torch: Torch, target: Path, sanitize: bool = False) -> None:
-    """`libsige_cpu.so`: each kernel once per instruction set, the ops, the choice between the variants."""
+    """Adds `libsige_cpu.so`: each kernel once per instruction set, the ops, the choice between the variants."""
     optimise = [*SANITIZE] if sanitize else ["-O3"]
     variants = {"portable": ()} if sanitize else _cpu_variants()
     one_variant = ["-DSIGE_ONE_CPU_VARIANT"] if len(variants) == 1 else []
@@ -239,7 +239,7 @@ def add_cpu_library(build: NinjaFile, torch: Torch, target: Path, sanitize: bool
 
 
 def add_cuda_library(build: NinjaFile, torch: Torch, cuda: Cuda, target: Path) -> None:
-    """`libsige_cuda.so`: the CUDA kernels and the same ops compiled for them. Needs no GPU and no CUDA torch."""
+    """Adds `libsige_cuda.so`: the CUDA kernels and the same ops compiled for them. Needs no GPU and no CUDA torch."""
     build.lines[0] = build.lines[0].replace("$nvcc", _escape(cuda.nvcc))
     nvcc_flags = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *cuda.gencode, f"-I{CSRC}"]
     objects = [build.compile("nvcc", CSRC / f"{kernel}.cu", "cuda", nvcc_flags) for kernel in (*KERNELS, "index_check")]
@@ -250,7 +250,7 @@ def add_cuda_library(build: NinjaFile, torch: Torch, cuda: Cuda, target: Path) -
 
 
 def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: bool = False) -> None:
-    """`libsige_shim.so`: the CUDA kernels compiled for the CPU (tests/shim), as ops `sige_shim::*` for the tests."""
+    """Adds `libsige_shim.so` for the tests: the CUDA kernels compiled for the CPU (tests/shim), as `sige_shim::*`."""
     shim = ROOT / "tests" / "shim"
     optimise = [*SANITIZE] if sanitize else ["-O2"]
     flags = ["-std=c++17", *optimise, *COMMON, "-Wno-unknown-pragmas", "-x", "c++", "-DSIGE_CUDA_SHIM"]
@@ -265,7 +265,7 @@ def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: boo
 
 
 def add_host_module(build: NinjaFile, target: Path, torch: Torch, cuda: Cuda | None) -> None:
-    """`sige._host`: what was built, for `python -m sige`; pybind11, no torch."""
+    """Adds `sige._host`, which tells `python -m sige` what was built; it uses pybind11 and no torch."""
     import pybind11
 
     includes = [f"-I{CSRC}", "-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include()]
@@ -281,7 +281,7 @@ def add_host_module(build: NinjaFile, target: Path, torch: Torch, cuda: Cuda | N
 
 
 def build_package(folder: Path, libraries: Path, host_module: Path) -> None:
-    """Everything that the package holds; `folder` keeps the objects, so that the next build compiles what changed."""
+    """Builds the package's libraries. `folder` keeps the objects, so the next build compiles changed files only."""
     torch, cuda = find_torch(), find_cuda()
     build = NinjaFile(folder)
     add_cpu_library(build, torch, libraries / "libsige_cpu.so")

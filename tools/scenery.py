@@ -1,4 +1,4 @@
-"""What the example pictures show: clouds, mountains, trees, a house, a castle, a boat."""
+"""The things in the example pictures: clouds, mountains, trees, a house, a castle, a boat."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def tree(canvas: Canvas, x: float, base: float, height: float) -> None:
 
 
 def grass(canvas: Canvas, count: int, top: float, colours: tuple[str, ...]) -> None:
-    """Blades, the nearer the taller, back to front."""
+    """Draws blades of grass from back to front; near ones are taller."""
     for y in np.sort(top + (HEIGHT + 8 - top) * canvas.random.uniform(0, 1, count)):
         near = (y - top) / (HEIGHT - top)
         x, lean = canvas.random.uniform(0, WIDTH), canvas.random.normal(0, 3)
@@ -107,7 +107,7 @@ def flowers(canvas: Canvas, count: int, top: float, colours: tuple[str, ...]) ->
 
 
 def house(canvas: Canvas, x: float, base: float, size: float) -> None:
-    """Seen from a corner: the gable to the left, the long side to the right."""
+    """A house seen from a corner: the gable to the left, the long side to the right."""
     eaves = base - size * 0.42
     canvas.fill(ellipse(x + size * 0.55, base + size * 0.01, size * 0.75, size * 0.06), "#1f3d1c60", blur=3)
     canvas.fill(box(x + size * 0.86, base - size * 0.93, x + size * 0.96, base - size * 0.6), "#a4563f", "#7f3f30")
@@ -157,7 +157,7 @@ def fence(canvas: Canvas, line: Points, height: float) -> None:
 
 
 def bale(canvas: Canvas, x: float, base: float, radius: float) -> None:
-    """A round bale of hay, its spiral towards us."""
+    """A round bale of hay with its spiral towards the viewer."""
     y, length = base - radius, radius * 0.9
     canvas.fill(ellipse(x + length * 0.6, base, radius * 1.5, radius * 0.14), "#2d4a1d80", blur=2.5)
     body = np.concatenate(
@@ -200,7 +200,7 @@ def castle(canvas: Canvas, x: float, base: float) -> None:
 
 
 def boat(canvas: Canvas, x: float, base: float) -> None:
-    """A sailing boat with a lantern, and what the water shows of it."""
+    """A sailing boat with a lantern, and its reflection in the water."""
     for shape, top, bottom in (
         ([(x - 62, base + 4), (x + 66, base + 4), (x + 44, base + 24), (x - 40, base + 24)], "#120d1cb0", "#120d1c60"),
         ([(x - 2, base + 20), (x + 46, base + 24), (x + 8, base + 84)], "#f6e7cf78", "#f6e7cf10"),

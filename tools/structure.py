@@ -1,10 +1,10 @@
-"""How a package hangs together, read from its imports: files, median lines, circles, arrows between its rooms, times.
+"""The structure of our packages, read from their imports: files, median lines, circles, arrows between rooms, times.
 
     python tools/structure.py [--tree FOLDER] [--times]
 
-A room is a folder or a file directly inside a package; an arrow leads from a room to another one that it imports,
-wherever in the file the import stands. `--tree` names another checkout, to compare before and after. `--times` runs
-`import sige` and `run.py --help` five times each, in new processes, and prints the medians.
+A room is a folder or a file directly inside a package. An arrow leads from a room to another one that it imports, at
+any place in a file. `--tree` names another checkout, to compare before and after. `--times` runs `import sige` and
+`run.py --help` five times each, in new processes, and prints the medians.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Imports", "arrows", "circles", "modules_of", "read_imports", "rooms"
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sige", "sdxl")
-Imports = dict[str, set[str]]  # module -> the modules of ours, and the top-level packages of others, that it imports
+Imports = dict[str, set[str]]  # module -> the modules that it imports: ours by full name, others by top-level name
 
 
 def modules_of(tree: Path, package: str) -> dict[str, Path]:
@@ -35,7 +35,7 @@ def modules_of(tree: Path, package: str) -> dict[str, Path]:
 
 
 def read_imports(tree: Path, packages: tuple[str, ...] = PACKAGES) -> Imports:
-    """What every module imports: at the top, inside functions, and for type checkers alike."""
+    """The imports of every module: at the top, inside functions, and for type checkers alike."""
     modules = {name: path for package in packages for name, path in modules_of(tree, package).items()}
     return {name: set(_imported(path, modules)) - {name} for name, path in modules.items()}
 
@@ -53,7 +53,7 @@ def _imported(path: Path, modules: dict[str, Path]) -> Iterator[str]:
 
 
 def circles(imports: Imports) -> list[list[str]]:
-    """The groups of modules that import each other, directly or by way of others.
+    """The groups of modules that import each other, directly or through others.
 
     >>> circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
     [['a', 'b', 'c']]
@@ -84,7 +84,7 @@ def rooms(imports: Imports, package: str) -> set[str]:
 
 
 def arrows(imports: Imports, package: str) -> set[tuple[str, str]]:
-    """From each room of a package to the other ones that it imports.
+    """The arrows of a package: from each room to the other rooms that it imports.
 
     >>> sorted(arrows({"p.a.x": {"p.b"}, "p.a.y": {"p.b", "p.a.x"}, "p.b": set()}, "p"))
     [('p.a', 'p.b')]

@@ -119,10 +119,15 @@ def policy_of(name: str) -> sige.Policy | None:
     return sige.Temporal(dense_steps=int(found["count"]), **more)
 
 
-def default_way(steps: int) -> Sparse:
-    """What `sige.Temporal()` does with that many steps, its budget, schedule and dilation written out."""
+def default_policy(steps: int) -> sige.Temporal:
+    """`sige.Temporal()` for a call of `steps` steps, with its budget, schedule and dilation written out."""
     default = sige.Temporal()
-    return Sparse(replace(default, dense_steps=len(dense_steps(steps)), schedule=GROWING, dilation=default.dilates_by))
+    return replace(default, dense_steps=len(dense_steps(steps)), schedule=GROWING, dilation=default.dilates_by)
+
+
+def default_way(steps: int) -> Sparse:
+    """The way of the default policy."""
+    return Sparse(default_policy(steps))
 
 
 def catalogue(steps: int) -> list[Way]:
@@ -130,7 +135,7 @@ def catalogue(steps: int) -> list[Way]:
     default, lockstep = default_way(steps), Sparse(sige.Lockstep(dilation=1))
     ways: list[Way] = [default, lockstep, OtherSeed(), Crop()]
     ways += [
-        Sparse(replace(default.policy, dense_steps=budget, schedule=schedule, forecast=forecast))
+        Sparse(replace(default_policy(steps), dense_steps=budget, schedule=schedule, forecast=forecast))
         for budget in BUDGETS
         for schedule in SCHEDULES
         for forecast in FORECASTS

@@ -1,5 +1,5 @@
-// The arithmetic of one attention tile: scores, online softmax, weighted values. Everything in fp32, from shared
-// memory to registers; block_attention.cu decides which tiles meet.
+// The arithmetic of one attention tile: scores, online softmax, weighted values. All of it is in fp32, from shared
+// memory to registers. block_attention.cu chooses the tiles of queries and keys.
 #pragma once
 
 #include "block_attention.h"
@@ -19,8 +19,8 @@ constexpr int kSlicePitch = kSlice + 4;
 constexpr int kScorePitch = kKeys + kSide;
 constexpr int kMaxHeadSize = 512;
 
-// What a block keeps, for heads of up to kHeadSize channels. Wider heads take fewer queries, so that the output fits
-// the registers and the queries fit shared memory.
+// The sizes of a block's tiles, for heads of up to kHeadSize channels. Wider heads have fewer queries in a tile, so
+// that the output fits into the registers and the queries into shared memory.
 template <int kHeadSize>
 struct Tile {
   static constexpr int kQueries = kHeadSize <= 128 ? 64 : 32;
@@ -31,15 +31,15 @@ struct Tile {
   static constexpr int kQueryFloats = kQueries * kQueryPitch;
   static constexpr int kSliceFloats = kKeys * kSlicePitch;
   static constexpr int kScoreFloats = kQueries * kScorePitch;
-  static constexpr int kBlocksPerSm = kHeadSize <= 256 ? 2 : 1;  // what the registers have to allow
+  static constexpr int kBlocksPerSm = kHeadSize <= 256 ? 2 : 1;  // limits the registers of a thread
   static constexpr size_t kSharedBytes = sizeof(float) * (kQueryFloats + kSliceFloats + kScoreFloats);
   static_assert(kSharedBytes + 1024 <= 99 * 1024, "the largest block of sm_86 and sm_89");
 };
 
 __device__ inline float4 load_four(const float* from) { return *reinterpret_cast<const float4*>(from); }
 
-// Copies `channels` (of at most kSlice) channels of kCount rows into a shared tile; the rest becomes zero, also rows
-// that `row_of` has no pointer for.
+// Copies `channels` (at most kSlice) channels of kCount rows into a shared tile, and zeros into the rest of it and into
+// rows for which `row_of` returns null.
 template <typename T, int kWidth, int kCount, int kPitch, typename RowOf>
 __device__ void load_slice(RowOf row_of, int64_t channels, float* tile) {
   constexpr int kVectors = kSlice / kWidth;
@@ -98,7 +98,7 @@ __device__ void multiply_values(const float* weights, const float* values, float
   }
 }
 
-// Over the 16 threads of a row, which are one half of a warp.
+// Reduces over the 16 threads of a row, which are one half of a warp.
 __device__ inline float row_max(float value) {
 #pragma unroll
   for (int distance = kSide / 2; distance > 0; distance /= 2) {
@@ -115,7 +115,7 @@ __device__ inline float row_sum(float value) {
   return value;
 }
 
-// What a thread carries from key tile to key tile. `sum` is over its own columns only; `peak` is of the whole row.
+// The state of a thread, updated by one key tile after another. `sum` covers its own columns, `peak` the whole row.
 template <int kHeadSize>
 struct Softmax {
   float peak[Tile<kHeadSize>::kRows];
@@ -132,8 +132,8 @@ struct Softmax {
     }
   }
 
-  // Turns scores of seen keys (in units of log2 e; -inf where not seen) into weights in shared memory, and
-  // everything gathered so far to the new peak.
+  // Turns the scores (in units of log2 e; -inf for hidden keys) into weights in shared memory, and rescales the sum and
+  // the output to the new peak.
   __device__ void add_scores(const float (&scores)[Tile<kHeadSize>::kRows][Tile<kHeadSize>::kColumns], float* weights) {
 #pragma unroll
     for (int i = 0; i < Tile<kHeadSize>::kRows; ++i) {

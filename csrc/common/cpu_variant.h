@@ -1,4 +1,4 @@
-// One kernel file, several instruction sets: which were compiled in, which one this machine runs.
+// The instruction sets that the CPU kernels were compiled for, and the choice of one for this machine.
 //
 // tools/native_build.py compiles each CPU kernel file once per variant, with -DSIGE_CPU_VARIANT=<name> and the matching
 // -march; cpu_kernels.cpp picks one at the first call.

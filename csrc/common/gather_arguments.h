@@ -13,7 +13,7 @@ inline void check_rows(const char* op, const Tensor& packed, const Tensor& recor
                {packed.size(0), -1, packed.size(2)});
 }
 
-// Everything but `out`: the parameters of gathering all rows of the index.
+// The parameters that gather all rows of the index; the caller sets `out`.
 inline GatherParams gather_params(const char* op, const Launch& launch,
                                   const Tensor& packed,         // [B, N, C]
                                   const Tensor& recorded,       // [B, M, C]

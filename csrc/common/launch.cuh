@@ -1,5 +1,5 @@
-// Launching a kernel, the same way everywhere: nothing to do -> return; a grid within the limits; the caller's stream;
-// a check that names the kernel. The device is the caller's business: `Launch` of common/op.h sets it.
+// Launches kernels, each in the same way: no launch without work; a grid within the limits; the caller's stream; an
+// error that names the kernel. The caller makes the device current: `Launch` of common/op.h does.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,8 +17,8 @@
 #define SIGE_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #endif
 
-// Kernels step through their work by gridDim.x, so a bound on the grid costs nothing and no count overflows it. Tests
-// lower it to see the steps.
+// Kernels step through their work by gridDim.x, so a limit on the grid costs nothing, and no count of blocks can
+// overflow. The tests lower the limit, so that kernels take several steps.
 #ifndef SIGE_MAX_BLOCKS
 #define SIGE_MAX_BLOCKS (1 << 20)
 #endif
@@ -26,7 +26,7 @@
 namespace sige::cuda {
 
 constexpr int64_t kMaxBlocks = SIGE_MAX_BLOCKS;
-constexpr size_t kDefaultSharedBytes = 48 * 1024;  // more than this a kernel has to ask for
+constexpr size_t kDefaultSharedBytes = 48 * 1024;  // a kernel that needs more has to ask for it
 
 struct LaunchShape {
   int64_t blocks;           // work items along x; a kernel steps by gridDim.x where there are more than kMaxBlocks
@@ -35,7 +35,7 @@ struct LaunchShape {
   size_t shared_bytes = 0;  // dynamic shared memory
 };
 
-// "9.0": what a build lists to have code for the current device.
+// The compute capability of the current device, such as "9.0", as SIGE_CUDA_ARCHS takes it.
 inline std::string device_capability() {
   int device = 0, major = 0, minor = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||

@@ -1,4 +1,4 @@
-// What every *_op.cpp uses: argument checks with full messages, and the device that this library is built for.
+// The parts that every *_op.cpp uses: argument checks with full messages, and the device that the library is built for.
 //
 // An op file is compiled once per library: for the CPU library as it is, for the CUDA library with -DSIGE_CUDA, for the
 // tests' CPU shim of the CUDA kernels with -DSIGE_CUDA_SHIM.
@@ -134,7 +134,7 @@ inline void check_shape(const Argument& a, const char* letters, std::initializer
   fail(a.op, ": ", a.name, " has shape ", shape_text(a.tensor), ", expected ", letters, " = ", wanted.str(), "]");
 }
 
-// All of the above for one argument next to `first`, the op's first tensor.
+// All checks above for one argument; `first` is the op's first tensor.
 inline void check_tensor(const Argument& a, const Tensor& first, ScalarType dtype, const char* letters,
                          std::initializer_list<int64_t> shape) {
   check_shape(a, letters, shape);
@@ -201,8 +201,8 @@ namespace device = cuda;
 namespace device = cpu;
 #endif
 
-// On the CPU an index is checked at every call, which costs little; on CUDA the check waits for the device, so it is
-// made only under SIGE_CHECK_INDICES=1.
+// The CPU ops check an index at every call, which costs little. On CUDA the check waits for the device, so the ops make
+// it only under SIGE_CHECK_INDICES=1.
 inline bool checks_indices() {
 #if defined(SIGE_CUDA)
   const char* wanted = std::getenv("SIGE_CHECK_INDICES");

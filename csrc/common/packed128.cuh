@@ -48,8 +48,8 @@ struct Packed {
 
   Word word;
 
-  // `from` and `to` are aligned to the vector: see `can_vectorise`. No kernel writes what it reads through this: __ldg
-  // says so, and lets the compiler start the next loads before it has stored the last.
+  // `from` and `to` are aligned to the vector: see `can_vectorise`. No kernel writes memory that it reads through this.
+  // __ldg tells the compiler so, which can then start the next loads before it has stored the last.
   __device__ static Packed load(const T* from) { return {__ldg(reinterpret_cast<const Word*>(from))}; }
   __device__ static Packed zero() { return {Word{}}; }
   __device__ void store(T* to) const { *reinterpret_cast<Word*>(to) = word; }
@@ -75,8 +75,8 @@ struct Packed {
 template <typename T>
 constexpr int kVectorWidth = 16 / sizeof(T);
 
-// May rows of these tensors be read 16 bytes at a time? Every row must start on a 16-byte boundary: the base pointers
-// must, and the strides (in elements) must keep it so.
+// Says whether rows of these tensors can be read 16 bytes at a time: whether the base pointers start on a 16-byte
+// boundary, and the strides (in elements) keep every row on one.
 template <typename T>
 bool can_vectorise(std::initializer_list<const void*> pointers, std::initializer_list<int64_t> strides) {
   for (const void* pointer : pointers) {

@@ -1,4 +1,4 @@
-// out (+)= rows W^T through the platform's library, or through row_product on the CPU: shared by the ops that multiply.
+// out (+)= rows W^T through the platform's library, or through row_product on the CPU. The ops that multiply share it.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -12,7 +12,7 @@
 
 namespace sige {
 
-// Starts `count` rows of out [rows, C_out] from row `first` on: bias + residual, what a product is then added to.
+// Writes bias + residual into `count` rows of out [rows, C_out] from row `first` on; the caller adds a product to them.
 inline void fill_out(const Launch& launch, const OptionalTensor& bias,  // [C_out]
                      const OptionalTensor& residual,                    // [rows, C_out]
                      const Tensor& out, int64_t first, int64_t count, DType dtype) {
@@ -41,7 +41,7 @@ inline void platform_product(const Tensor& rows,      // [M, K]
   TORCH_ERROR_CODE_CHECK(addmm_out(out.get(), out.get(), rows.get(), weight_t.get(), beta, 1.0));
 }
 
-// Does row_product run a product of this kind faster than the platform?
+// Says whether row_product runs a product of this kind faster than the platform does.
 inline bool takes_row_product([[maybe_unused]] DType dtype, [[maybe_unused]] int64_t columns,
                               [[maybe_unused]] int64_t piece_size) {
 #if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)

@@ -1,4 +1,4 @@
-// Where a gather-map entry points: the one piece of index arithmetic that all gathering kernels share.
+// The row that a gather-map entry names: the index arithmetic that all gathering kernels share.
 #pragma once
 
 #include "common/types.h"

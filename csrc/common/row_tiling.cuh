@@ -1,6 +1,6 @@
-// How kernels that work on whole rows (gather, scatter, fill_rows, blend_rows) cut their work. Threads lie along the
-// channels, so that neighbours touch neighbouring memory and what depends on the channel alone stays in registers; what
-// depends on the row alone (index arithmetic with its divisions) is done once per row and shared.
+// The tiling of kernels that work on whole rows: gather, scatter, fill_rows, blend_rows. Threads lie along the
+// channels: neighbouring threads read neighbouring memory, and values that depend on the channel alone stay in
+// registers. Index arithmetic with its divisions depends on the row alone: it is done once per row and shared.
 #pragma once
 
 #include "common/launch.cuh"
@@ -9,7 +9,7 @@ namespace sige::cuda {
 
 constexpr int kRowThreads = 256;         // threads of a block, at most
 constexpr int kMaxRowsPerBlock = 256;    // size of the per-row tables in shared memory
-constexpr int kRowVectorsPerThread = 8;  // work of a thread where there is plenty: amortises the table
+constexpr int kRowVectorsPerThread = 8;  // vectors of a thread in a large tensor: they share the cost of the table
 constexpr int kRowMinBlocks = 264;       // two blocks for each of the 132 multiprocessors of an H100 or H200
 
 struct RowTiling {

@@ -1,4 +1,4 @@
-// The words that every kernel shares: storage types, activations, host/device qualifiers.
+// The types that every kernel shares: storage types, activations, host/device qualifiers.
 #pragma once
 
 #include <cstdint>

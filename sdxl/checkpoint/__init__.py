@@ -1,1 +1,1 @@
-"""Checkpoints: what a file holds, and how it becomes models."""
+"""Checkpoints: the content of their files, and the models that are made from it."""

@@ -1,4 +1,4 @@
-"""Whether the files hold exactly what the models need: asked of the headers, before anything is read."""
+"""Checks that files hold exactly the weights that the models need. It reads the headers, not the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 3
 
 
 def check(path: Path, sources: Sequence[Source], kind: str) -> None:
-    """Raises with everything that is wrong: missing and unexpected keys, shapes, dtypes; the first few of each."""
+    """Raises an error that lists missing and unexpected keys, wrong shapes and wrong dtypes: the first few of each."""
     faults = []
     for header, entries in sources:
         needed = {entry.file_key: entry for entry in entries}
@@ -50,7 +50,7 @@ def _listed(title: str, items: Sequence[str]) -> str:
 
 
 def common_dtype(sources: Sequence[Source]) -> torch.dtype:
-    """The narrowest dtype that models compute in and that holds every weight as stored (fp64 becomes fp32)."""
+    """The narrowest dtype that models compute in and that holds every stored weight (fp64 becomes fp32)."""
     stored = {header.tensors[entry.file_key].dtype for header, entries in sources for entry in entries}
     computed = {_computed(DTYPES[name]) for name in stored}
     return computed.pop() if len(computed) == 1 else torch.float32
@@ -58,5 +58,5 @@ def common_dtype(sources: Sequence[Source]) -> torch.dtype:
 
 def _computed(dtype: torch.dtype) -> torch.dtype:
     if dtype.itemsize == 1:
-        return torch.float16  # holds every value of both 8-bit formats
+        return torch.float16  # it holds every value of both 8-bit formats
     return torch.float32 if dtype == torch.float64 else dtype

@@ -1,7 +1,7 @@
 """The shapes of a checkpoint's parts, from `configs/*.yaml`.
 
 A section that is a name stands for the `model` section of the config of that name. A config of smaller copies, such as
-`tiny.yaml`, has a section per kind, with what differs from `<kind>.yaml`.
+`tiny.yaml`, has one section per kind with the settings that differ from `<kind>.yaml`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FULL_SIZE = "full"
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the parts of one kind are built from."""
+    """The settings that the parts of one kind are built from."""
 
     kind: str
     parts: dict[str, dict[str, Any]]  # a part that the kind does not have is missing
@@ -32,7 +32,7 @@ class Shapes:
 
 
 def config_folder(config_path: Path | str | None = None) -> Path:
-    """The folder given, or the one that comes with the package."""
+    """The given folder of configs; None: the folder that comes with the package."""
     if config_path is not None:
         if not Path(config_path).is_dir():
             raise InputError(
@@ -43,7 +43,7 @@ def config_folder(config_path: Path | str | None = None) -> Path:
 
 
 def load_shapes(kind: str, config_path: Path | str | None = None, variant: str = FULL_SIZE) -> Shapes:
-    """The shapes of a kind at full size, or as `<variant>.yaml` changes them.
+    """The shapes of a kind at full size, or with the changes of `<variant>.yaml`.
 
     >>> load_shapes("sdxl-base").parts["unet"]["cross_attention_dim"]
     2048

@@ -14,12 +14,12 @@ FILES = {"sdxl-base": "base.safetensors", "sdxl-inpaint": "inpaint.safetensors"}
 
 
 def embedded_folder() -> Path:
-    """`assets/embedded` of a source tree; in an installation the folder of that name in the package `sdxl`."""
+    """The folder of the embedded model: `assets/embedded` in a source tree, `sdxl/embedded` in an installation."""
     return data_folder(Path(__file__).resolve().parents[1] / EMBEDDED, f"assets/{EMBEDDED}")
 
 
 def embedded_weights(kind: str = "sdxl-base") -> Path:
-    """The file of a kind; tokenizers lie beside it.
+    """The file with the weights of a kind, which has the tokenizers beside it.
 
     >>> embedded_weights("sdxl-turbo")
     Traceback (most recent call last):
@@ -38,6 +38,6 @@ def embedded_weights(kind: str = "sdxl-base") -> Path:
 
 
 def embedded_kind(task: str) -> str:
-    """Inpainting has weights of its own where they are there; the base can do every task."""
+    """The kind of embedded weights for a task: its own for inpainting if they exist, else the base, which does all."""
     inpaints = task == "inpainting" and (embedded_folder() / FILES["sdxl-inpaint"]).is_file()
     return "sdxl-inpaint" if inpaints else "sdxl-base"

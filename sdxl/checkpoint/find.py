@@ -1,4 +1,4 @@
-"""Where a user's weights are: the usual names of files and folders, and what to download where there are none."""
+"""Finds a user's weights by the usual names of files and folders, and says what to download if there are none."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["FILE_NAMES", "find_weights"]
 
 @dataclass(frozen=True)
 class Known:
-    """The names of one kind, the preferred first, and where it can be had."""
+    """The usual names of one kind, the preferred ones first, and where to download it."""
 
     patterns: tuple[str, ...]  # of single files
     folders: tuple[str, ...]  # of diffusers folders
     repository: str
-    file: str = ""  # in the repository; without one, the folder is downloaded
+    file: str = ""  # the single file in the repository; without one, the folder is downloaded
 
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -59,7 +59,7 @@ KNOWN = {
         "stable-diffusion-v1-5/stable-diffusion-inpainting",
     ),
 }
-FILE_NAMES = {  # what a single file of each kind is called when we write one
+FILE_NAMES = {  # the names of the single files that we write
     "sdxl-base": "sd_xl_base_1.0.safetensors",
     "sdxl-turbo": "sd_xl_turbo_1.0_fp16.safetensors",
     "sdxl-refiner": "sd_xl_refiner_1.0.safetensors",

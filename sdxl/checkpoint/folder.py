@@ -18,10 +18,10 @@ from sdxl.errors import CheckpointError, InputError
 __all__ = ["INDEX", "is_model_folder", "open_folder"]
 
 INDEX = "model_index.json"
-VARIANT_KEY = "_sige_config"  # which config the shapes follow, where it is not the full size
+VARIANT_KEY = "_sige_config"  # names the config of the shapes, for other sizes than the full one
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 TEXT_STEM = "model"
-# How older folders name the VAE's attention.
+# The names of the VAE's attention in older folders.
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -30,7 +30,7 @@ def is_model_folder(path: Path) -> bool:
 
 
 def open_folder(folder: Path) -> Opened:
-    """Shapes come from the folder's own configs; weights are read with the same strictness as a single file's."""
+    """The checkpoint in a diffusers folder. Its shapes come from the folder's own configs; no weight is read."""
     if not is_model_folder(folder):
         raise InputError(f"{folder}: has no {INDEX}, expected a diffusers folder or the path of a .safetensors file")
     index = _read_json(folder / INDEX)
@@ -87,7 +87,7 @@ def _kind(folder: Path, shapes: Mapping[str, Mapping[str, Any]], scheduler: Mapp
 
 
 def _part_sources(folder: Path, part: str, model: Any) -> list[Source]:
-    """A part's weights may be spread over several files; what none of them has is missing from the first."""
+    """The files of a part with their entries. A key that no file has counts as missing from the first file."""
     headers = [read_header(path) for path in _weight_files(folder, STEMS.get(part, TEXT_STEM))]
     where = {name: position for position, header in enumerate(headers) for name in header.tensors}
     entries: list[list[Entry]] = [[] for _ in headers]
@@ -100,7 +100,7 @@ def _part_sources(folder: Path, part: str, model: Any) -> list[Source]:
 
 
 def _weight_files(folder: Path, stem: str) -> list[Path]:
-    """The plain file, else the fp16 one, else the pieces of either."""
+    """The files of a part's weights: the plain file, else the fp16 one, else the pieces of either."""
     for name in (stem, f"{stem}.fp16"):
         if (folder / f"{name}.safetensors").is_file():
             return [folder / f"{name}.safetensors"]
@@ -114,7 +114,7 @@ def _weight_files(folder: Path, stem: str) -> list[Path]:
 
 
 def _spellings(key: str) -> list[str]:
-    """transformers put `text_model.` before everything until 5.6; the VAE's attention had names of its own."""
+    """All names of a key: transformers put `text_model.` in front until 5.6; older folders rename the attention."""
     spellings = [key, f"text_model.{key}", key.removeprefix("text_model.")]
     for new, old in OLD_ATTENTION.items():
         if f".attentions.0.{new}." in key:

@@ -1,7 +1,7 @@
-"""The header of a safetensors file, read strictly: what lies where, before a single weight is read.
+"""The header of a safetensors file, read strictly: the dtype, shape and place of each tensor, without the weights.
 
 The layout: 8 bytes with the length of a JSON object, little-endian; the object, which names each tensor's dtype, shape
-and range of bytes; then the data. Nothing is memory-mapped: a file that is truncated under a map kills the process.
+and range of bytes; then the data. Files are not memory-mapped: a file that is truncated under a map kills the process.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ITEM_BYTES = {
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
 LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit: junk does not make us allocate more
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit; a damaged length cannot make us allocate more
 MAX_DIMENSIONS = 16
 METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor as it lies in the file."""
+    """The description of one tensor in the file."""
 
     dtype: str  # the format's name, a key of ITEM_BYTES
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: every range of bytes is inside the file, and none overlap."""
+    """The checked content of a header: every range of bytes is inside the file, and no two overlap."""
 
     path: Path
     tensors: dict[str, Stored]  # in the order of their bytes
@@ -54,11 +54,11 @@ class Header:
 
 
 class _HeaderError(Exception):
-    """What is wrong with a header; becomes a CheckpointError with the file's name."""
+    """A fault of a header; `read_header` makes it a CheckpointError with the file's name."""
 
 
 def read_header(path: Path | str) -> Header:
-    """The checked header; `CheckpointError` names the file and the fault.
+    """The checked header of a file; a `CheckpointError` names the file and the fault.
 
     >>> read_header(folder / "tiny.safetensors").tensors["x"].shape
     (2, 3)
@@ -98,7 +98,7 @@ def _read(path: Path, file: BinaryIO) -> Header:
 
 
 def _guess(beginning: bytes) -> str:
-    """What users rename to .safetensors by mistake."""
+    """The end of a message: it names the format of a file that a user has renamed to .safetensors by mistake."""
     known = {
         b"PK": "a zip or a PyTorch pickle",
         b"\x80": "a pickle",
@@ -166,7 +166,7 @@ def _short(value: Any) -> str:
 
 
 def _check_ranges(tensors: dict[str, Stored], first: int, size: int) -> None:
-    """Each tensor begins where the last one ends, and the file ends with the last one."""
+    """Refuses a header unless each tensor begins where the one before it ends, and the file ends with the last one."""
     end = first
     for name, stored in tensors.items():
         if stored.start != end:

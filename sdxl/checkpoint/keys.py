@@ -1,7 +1,7 @@
-"""The names of the single-file layout against those of diffusers and transformers, in both directions.
+"""The names of weights in the single-file layout, mapped to those of diffusers and transformers and back.
 
-Derived from the models: each parameter of a model on the meta device is translated by the rules of its part, so any
-depth and width is covered. Loading reads the list of `Entry` one way, saving the other.
+The rules translate each parameter of a model on the meta device, so they cover any depth and width. Loading and saving
+use the same list of `Entry`, in opposite directions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["PREFIXES", "Entry", "is_ignored", "is_projection", "make_entries"]
 
 Shape = tuple[int, ...]
 
-# Where each part lies in the file; a kind has one name for each of its parts.
+# The prefix of each part in the file, by family.
 PREFIXES: dict[str, dict[str, str]] = {
     "sdxl": {
         "unet": "model.diffusion_model.",
@@ -36,7 +36,7 @@ PREFIXES: dict[str, dict[str, str]] = {
     },
 }
 
-# What real files hold besides the weights of inference: schedules, averages, counters, training losses.
+# Keys in real files that inference does not read: schedules, averages, counters, training losses.
 IGNORED = [
     r"(.*\.)?position_ids",
     r"(.*\.)?logit_scale",
@@ -55,20 +55,20 @@ def is_ignored(name: str) -> bool:
     return _IGNORED.fullmatch(name) is not None
 
 
-# The transformers of the diffusion model, in either layout; not the VAE's attention.
+# The projections of the UNet's transformers in both layouts; the VAE's attention does not match.
 _PROJECTION = re.compile(
     r"(input_blocks|middle_block|output_blocks|down_blocks|mid_block|up_blocks)\..*\.proj_(in|out)\.weight"
 )
 
 
 def is_projection(name: str) -> bool:
-    """Whether the key is a projection of the diffusion model: linear in some files, a 1x1 convolution in others."""
+    """Says whether the key is a projection of the UNet: a linear layer in some files, a 1x1 convolution in others."""
     return _PROJECTION.search(name) is not None and not is_ignored(name)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the file and the parameters that it holds: one, or three whose rows lie one after the other."""
+    """One tensor of the file and the parameters in it: one, or three whose rows follow one another."""
 
     part: str
     file_key: str
@@ -86,7 +86,7 @@ def _matrix(shape: Shape) -> Shape:
 
 
 def make_entries(models: Mapping[str, Any], prefixes: Mapping[str, str]) -> list[Entry]:
-    """The whole mapping for the parts of one checkpoint, in the order of the models' parameters."""
+    """The entries for all parts of one checkpoint, in the order of the models' parameters."""
     entries: list[Entry] = []
     for part, model in models.items():
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -116,7 +116,10 @@ def _unet_entries(model: Any, part: str, prefix: str, shapes: Mapping[str, Shape
 
 
 def _unet_key(key: str, layers: int, levels: int, attends: list[bool]) -> str:
-    """Blocks are counted in one row there: a downsampler is a block, an upsampler belongs to the block before it."""
+    """The name in the file, which numbers all blocks of a side in one row.
+
+    A downsampler is a block of its own there; an upsampler belongs to the block before it.
+    """
     if match := re.match(r"down_blocks\.(\d+)\.(resnets|attentions|downsamplers)\.(\d+)\.(.*)", key):
         level, kind, index, rest = int(match[1]), match[2], int(match[3]), match[4]
         if kind == "downsamplers":
@@ -139,7 +142,7 @@ def _layer(kind: str, rest: str) -> str:
 
 
 def _vae_entries(model: Any, part: str, prefix: str, shapes: Mapping[str, Shape]) -> list[Entry]:
-    """The attention in the middle is made of 1x1 convolutions there, of linear layers here."""
+    """The VAE's entries. Its middle attention has 1x1 convolutions in the file and linear layers in diffusers."""
     levels = len(model.config.block_out_channels)
     entries = []
     for key, shape in shapes.items():
@@ -150,7 +153,7 @@ def _vae_entries(model: Any, part: str, prefix: str, shapes: Mapping[str, Shape]
 
 
 def _vae_key(key: str, levels: int) -> str:
-    """The decoder's levels are counted from the finest there, and in the order of computation here."""
+    """The name in the file, which counts the decoder's levels from the finest; diffusers counts them as they run."""
     key = key.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
     key = re.sub(r"down_blocks\.(\d+)\.resnets", r"down.\1.block", key)
     key = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", key)
@@ -172,12 +175,15 @@ OPEN_CLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp
 
 
 def _clip_entries(_: Any, part: str, prefix: str, shapes: Mapping[str, Shape]) -> list[Entry]:
-    """The names of transformers before it dropped `text_model.` from its own classes (5.6)."""
+    """The entries of the first text encoder, which has in the file the names that transformers used before 5.6."""
     return [Entry(part, prefix + _bare(key), (key,), shape) for key, shape in shapes.items()]
 
 
 def _open_clip_entries(_: Any, part: str, prefix: str, shapes: Mapping[str, Shape]) -> list[Entry]:
-    """One matrix for query, key and value there; the projection multiplies from the other side."""
+    """The entries of the second text encoder.
+
+    The file has one matrix for query, key and value; its text projection multiplies from the other side.
+    """
     entries = []
     for key, shape in shapes.items():
         bare = _bare(key)
@@ -201,7 +207,7 @@ def _bare(key: str) -> str:
 
 
 def _replace_start(key: str, names: Mapping[str, str]) -> str:
-    """The key with the name that it begins with replaced; `conv_in` does not begin `conv_input`."""
+    """The key with its first name replaced; only a whole name counts, so `conv_in` does not match `conv_input`."""
     for old, new in names.items():
         if key == old or key.startswith(old + "."):
             return new + key[len(old) :]

@@ -1,4 +1,4 @@
-"""What a checkpoint is, from its header: the kind, the layout, the config that its shapes follow."""
+"""Identifies a checkpoint by its header: its kind, and the config of its shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdxl.checkpoint.header import Header
 
 __all__ = ["CONFIG_KEY", "KIND_KEY", "Identity", "family", "identify"]
 
-KIND_KEY = "sige.kind"  # what we write into the metadata of our own files
+KIND_KEY = "sige.kind"  # in the metadata of files that we write
 CONFIG_KEY = "sige.config"
 UNET = "model.diffusion_model."
 SINGLE_FILE = "single file"
@@ -19,7 +19,7 @@ SINGLE_FILE = "single file"
 
 @dataclass(frozen=True)
 class Identity:
-    """What the loader builds: shapes of `kind`, at full size or as `variant` says."""
+    """The kind of a checkpoint, and the variant of its shapes: full size or the name of a config."""
 
     kind: str
     variant: str = FULL_SIZE
@@ -27,12 +27,15 @@ class Identity:
 
 
 def family(kind: str) -> str:
-    """Whose names the file uses: a key of `keys.PREFIXES`."""
+    """The family whose names the file uses: a key of `keys.PREFIXES`."""
     return "refiner" if kind == "sdxl-refiner" else "sd15" if kind.startswith("sd15") else "sdxl"
 
 
 def identify(header: Header) -> Identity:
-    """From the topology of the UNet, which a small copy shares; base and turbo from metadata or the file's name."""
+    """The identity of a checkpoint, found by the topology of its UNet, which a small copy shares.
+
+    Base and turbo have the same topology: the metadata or the file's name tells them apart.
+    """
     first = header.tensors.get(UNET + "input_blocks.0.0.weight")
     if first is None:
         _not_a_checkpoint(header)

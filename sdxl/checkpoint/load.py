@@ -1,4 +1,4 @@
-"""`load`: a checkpoint, a single file or a diffusers folder, as models that are ready to run."""
+"""`load` makes a checkpoint, a single file or a diffusers folder, into models that are ready to run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPUTED = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Parts:
-    """A checkpoint in memory; a small copy has the kind of what it imitates."""
+    """A checkpoint in memory. A small copy has the kind of the checkpoint that it imitates."""
 
     kind: str  # one of configs.KINDS
     unet: Any  # diffusers.UNet2DConditionModel
@@ -37,7 +37,7 @@ class Parts:
     variant: str  # the config of its shapes: "full", "tiny"
 
     def models(self) -> dict[str, Any]:
-        """The models that the kind has, by the names that diffusers gives them."""
+        """The models of the kind, by diffusers' names."""
         return {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None}
 
 
@@ -51,11 +51,12 @@ def load(
     progress: bool = True,
     tokenizers: bool = True,
 ) -> Parts:
-    """Everything in a checkpoint, checked strictly and never fetched.
+    """The models, the tokenizers and the scheduler's settings of a checkpoint on disk; nothing is downloaded.
 
-    Keys, shapes and dtypes are checked from the header before anything is read, and weights as they are read; whatever
-    is wrong raises `CheckpointError`, and nothing is left half loaded. One `dtype` for all; None is what the file has.
-    Shapes come from `<config_path>/<kind>.yaml`; the metadata `sige.config: tiny` adds the changes of `tiny.yaml`.
+    Keys, shapes and dtypes are checked in the header before any weight is read, and weights while they are read. Every
+    fault raises `CheckpointError`, and no model is left half loaded. All models get one `dtype`; None takes the
+    narrowest that holds every stored weight. Shapes come from `<config_path>/<kind>.yaml`; with the metadata
+    `sige.config: tiny`, from its changes in `tiny.yaml` too.
 
     >>> load(tiny_weights("sdxl-refiner"), progress=False).kind
     'sdxl-refiner'

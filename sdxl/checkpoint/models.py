@@ -1,4 +1,4 @@
-"""The diffusers and transformers models of a checkpoint, built on the meta device: real shapes, no memory."""
+"""The diffusers and transformers models of a checkpoint, built on the meta device, where they take no memory."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _CLASSES = {"unet": _unet, "vae": _vae, "text_encoder": _text_encoder, "text_enc
 
 
 def complete(model: nn.Module, state: dict[str, Tensor], device: torch.device | str) -> None:
-    """Gives the model its weights, as they are and not copied, and computes the buffers that no checkpoint holds."""
+    """Gives the model its weights without a copy, and computes the buffers that checkpoints do not hold."""
     model.load_state_dict(state, strict=True, assign=True)
     for path, module in model.named_modules():
         for name, buffer in module.named_buffers(recurse=False):

@@ -1,4 +1,4 @@
-"""Weights into models: tensor by tensor in the order of the file, so the peak is the result and one tensor more."""
+"""Reads weights into models, tensor by tensor in the order of the file: peak memory is the models plus one tensor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Options", "fill"]
 
 @dataclass(frozen=True)
 class Options:
-    """How weights are read."""
+    """The options of reading: the dtype, the device, the check for NaN and infinity, the progress bar."""
 
     dtype: torch.dtype
     device: torch.device
@@ -29,7 +29,7 @@ class Options:
 
 
 def fill(models: Mapping[str, nn.Module], sources: Sequence[Source], options: Options) -> None:
-    """Reads everything, then installs: a file that fails on the way leaves the models without weights."""
+    """Gives the models their weights, after all are read: a file that fails leaves the models without weights."""
     from tqdm import tqdm
 
     shapes = {part: {key: value.shape for key, value in model.state_dict().items()} for part, model in models.items()}
@@ -64,7 +64,7 @@ def _convert(tensor: Tensor, header: Header, entry: Entry, options: Options) -> 
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Two numbers instead of a mask of the tensor's size: NaN wins in both."""
+    """Says whether all values are finite. Minimum and maximum are NaN if any value is, and need no mask in memory."""
     if not tensor.numel():
         return True
     low, high = tensor.aminmax()
@@ -72,7 +72,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _pieces(tensor: Tensor, entry: Entry) -> Iterator[tuple[str, Tensor]]:
-    """The parameters in one stored tensor, each with memory of its own."""
+    """The name and value of each parameter in one stored tensor; each has memory of its own."""
     if entry.transposed:
         tensor = tensor.t().contiguous()
     if len(entry.model_keys) == 1:

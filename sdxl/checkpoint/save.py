@@ -1,4 +1,4 @@
-"""Models back into files: one single file, or a diffusers folder."""
+"""Writes models into a single file or a diffusers folder."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def save_single_file(
     metadata: Mapping[str, str] | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Writes the single-file layout; `dtype` None keeps each tensor's own. The vocabulary is not part of the file.
+    """Writes the single-file layout, without the vocabulary; `dtype` None keeps the dtype of each tensor.
 
-    The metadata says the kind and the config, so a renamed turbo or small copy is still known for what it is.
+    The metadata has the kind and the config, so the loader knows a turbo file or a small copy by any name.
     """
     models = parts.models()
     states = {part: model.state_dict() for part, model in models.items()}
@@ -88,7 +88,7 @@ def save_folder(parts: Parts, path: Path | str) -> None:
 
 
 def _note_variant(index: Path, variant: str) -> None:
-    """Keys that begin with an underscore are no parts to diffusers."""
+    """Writes the variant into the folder's index. Diffusers ignores keys that begin with an underscore."""
     content = json.loads(index.read_text())
     index.write_text(json.dumps(content | {VARIANT_KEY: variant}, indent=2) + "\n")
 
@@ -98,7 +98,7 @@ def _size(model: Any) -> int:
 
 
 def _pipeline(parts: Parts) -> Any:
-    """What diffusers itself saves: it knows the index and the configs of its folders."""
+    """The pipeline that diffusers saves, so that diffusers writes the index and the configs of the folder."""
     import diffusers
 
     name = parts.scheduler_config["_class_name"]

@@ -1,4 +1,4 @@
-"""What is read from which file: the models on the meta device, and the entries of every file that fill them."""
+"""A checkpoint before it is read: the models on the meta device, and the files with the entries that fill them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Source = tuple[Header, list[Entry]]
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint of which only headers and configs have been read."""
+    """A checkpoint with only its headers and configs read."""
 
     kind: str
     variant: str
@@ -29,7 +29,7 @@ class Opened:
 
 
 def open_file(path: Path, config_path: Path | str | None) -> Opened:
-    """A single file: its header says what it is, the configs what it must hold."""
+    """The checkpoint in a single file. Its header gives the kind; the configs give the weights that it must hold."""
     header = read_header(path)
     identity = identify(header)
     shapes = load_shapes(identity.kind, config_path, identity.variant)

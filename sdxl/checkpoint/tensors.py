@@ -1,4 +1,4 @@
-"""Tensors from and to safetensors files, one at a time: plain reads and writes, no memory map, no second copy."""
+"""Reads and writes the tensors of safetensors files one at a time, without a memory map and without a second copy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TensorReader:
 
 @dataclass(frozen=True)
 class Written:
-    """One tensor to write; `pieces` yields its values in order, when its turn has come."""
+    """One tensor to write; `write_tensors` asks `pieces` for its values when it gets to this tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -86,7 +86,7 @@ def write_tensors(
     metadata: Mapping[str, str],
     advance: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Writes a whole file, holding one piece at a time; `advance` is told the bytes as they are written."""
+    """Writes a whole file with one piece in memory at a time; calls `advance` with the bytes that it has written."""
     tensors = _aligned(tensors)
     with path.open("wb", buffering=0) as file:
         _write_all(file, memoryview(_header_bytes(tensors, metadata)))
@@ -102,12 +102,12 @@ def write_tensors(
 
 
 def file_bytes(tensors: Mapping[str, Written], metadata: Mapping[str, str]) -> int:
-    """The size that `write_tensors` gives the file."""
+    """The size of the file that `write_tensors` writes."""
     return len(_header_bytes(_aligned(tensors), metadata)) + sum(tensor.bytes for tensor in tensors.values())
 
 
 def _aligned(tensors: Mapping[str, Written]) -> dict[str, Written]:
-    """Wide items first: then every tensor lies at a multiple of its item size, which readers that map need."""
+    """The tensors with the widest items first, so that each starts at a multiple of its item size, as mapping needs."""
     return dict(sorted(tensors.items(), key=lambda item: -ITEM_BYTES[item[1].dtype]))
 
 

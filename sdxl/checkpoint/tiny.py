@@ -25,12 +25,12 @@ from sdxl.errors import InputError
 __all__ = ["make_tiny", "tiny_weights", "write_tiny"]
 
 VARIANT = "tiny"
-RECIPE = 1  # goes up when other weights are made from the same config
+RECIPE = 1  # raise it when this file makes other weights from the same config
 CACHE = "SIGE_CACHE"
 
 
 def tiny_weights(kind: str = "sdxl-base") -> Path:
-    """The small checkpoint of a kind, made on the first call and kept in `$SIGE_CACHE` or `~/.cache/sige`.
+    """The small checkpoint of a kind. The first call makes it and keeps it in `$SIGE_CACHE` or `~/.cache/sige`.
 
     >>> load(tiny_weights("sdxl-turbo"), progress=False).unet.config.cross_attention_dim
     64
@@ -44,7 +44,7 @@ def tiny_weights(kind: str = "sdxl-base") -> Path:
 
 
 def write_tiny(folder: Path | str, kinds: Iterable[str] = KINDS) -> dict[str, Path]:
-    """Small checkpoints under their real file names, with `tokenizer/` and `tokenizer_2/` beside them.
+    """Writes small checkpoints under the file names of the real ones, with `tokenizer/` and `tokenizer_2/` beside them.
 
     >>> write_tiny(folder, ["sd15"])["sd15"].name
     'v1-5-pruned-emaonly.safetensors'
@@ -61,7 +61,7 @@ def write_tiny(folder: Path | str, kinds: Iterable[str] = KINDS) -> dict[str, Pa
 
 
 def make_tiny(kind: str, path: Path = Path(), variant: str = VARIANT) -> Parts:
-    """The parts with seeded weights, without tokenizers: base and refiner share the VAE and the text encoder."""
+    """The parts of a small checkpoint, without tokenizers. Weights are seeded by part, so kinds share equal parts."""
     shapes = load_shapes(kind, variant=variant)
     models = build_parts(shapes.parts)
     for part, model in models.items():
@@ -73,7 +73,7 @@ def make_tiny(kind: str, path: Path = Path(), variant: str = VARIANT) -> Parts:
 
 
 def _weights(model: nn.Module, seed: str) -> dict[str, Tensor]:
-    """Unit gain through every layer, and no zeros or ones: a forgotten bias, norm or embedding shows."""
+    """Random weights with unit gain in every layer. None is zero or one, so a test sees a forgotten bias or norm."""
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "little")
     generator = torch.Generator().manual_seed(number)
     weights = {}

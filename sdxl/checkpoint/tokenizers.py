@@ -1,4 +1,4 @@
-"""The tokenizers of the text encoders: no checkpoint holds the vocabulary, it lies beside the weights or in a cache."""
+"""The tokenizers of the text encoders. No checkpoint holds the vocabulary: it is beside the weights or in a cache."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sdxl.errors import InputError
 __all__ = ["check_vocabulary", "load_tokenizers"]
 
 FILES = ("vocab.json", "merges.txt")
-WHOLE = "tokenizer.json"  # what transformers 5 writes instead
-PADDING = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}  # as each encoder was trained
+WHOLE = "tokenizer.json"  # transformers 5 writes this instead
+PADDING = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}  # the padding that each encoder was trained with
 TOKENS = 77
 FOLDERS = tuple(PADDING)  # the vocabulary is the same: either folder serves both
 CACHED = (  # repository, folder
@@ -65,7 +65,7 @@ def _load(folder: Path, padding: str) -> Any:
 
 
 def check_vocabulary(tokenizer: Any, encoder: Any, name: str, folder: Path) -> None:
-    """The words and the weights belong together: a tokenizer of another size gives noise, or ids out of range."""
+    """Refuses a tokenizer that does not have the text encoder's size: it would give noise, or ids out of range."""
     words, expected = len(tokenizer), encoder.config.vocab_size
     if words != expected:
         raise InputError(

@@ -1,4 +1,4 @@
-"""A small vocabulary in CLIP's format, made by code: every byte, inside a word and at its end, and a few merges."""
+"""A small vocabulary in CLIP's format: every byte, once inside a word and once at its end, and a few merges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MERGES = (
 
 
 def write_tokenizer(folder: Path, padding: str, merges: Sequence[str] = MERGES) -> None:
-    """`vocab.json`, `merges.txt` and `tokenizer_config.json`; whole files only."""
+    """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     words = {word: number for number, word in enumerate(_words(merges))}
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": padding}
@@ -30,14 +30,14 @@ def write_tokenizer(folder: Path, padding: str, merges: Sequence[str] = MERGES) 
 
 
 def _words(merges: Sequence[str] = MERGES) -> list[str]:
-    """In CLIP's order: "!" is 0, which the second tokenizer pads with, and the end of the text is the last."""
+    """The words in CLIP's order: "!" is number 0, the second tokenizer's padding; the end of the text is the last."""
     letters = _byte_letters()
     merged = [merge.replace(" ", "") for merge in merges]
     return [*letters, *(letter + WORD_END for letter in letters), *merged, START, END]
 
 
 def _byte_letters() -> list[str]:
-    """A visible character for each byte: itself, or one from beyond Latin-1 for control characters and spaces."""
+    """A visible character for each byte: the byte's own, or one beyond Latin-1 for control characters and spaces."""
     visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return [chr(byte) for byte in visible] + [chr(256 + number) for number in range(len(hidden))]

@@ -1,1 +1,1 @@
-"""Pictures and masks: read strictly, written whole, put together."""
+"""Pictures and masks: reading them strictly, writing them whole, and putting them together."""

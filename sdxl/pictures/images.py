@@ -1,4 +1,4 @@
-"""Pictures as the models take them: read strictly, eight bits, RGB, sides that the models can halve."""
+"""Pictures for the models: read strictly, in RGB of eight bits, with sides that the models can halve."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 64_000_000  # Pillow warns from 89 million on
+MAX_PIXELS = 64_000_000  # Pillow warns above 89 million
 _KINDS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
@@ -45,7 +45,8 @@ def load_image(path: Path | str) -> Image.Image:
     """The picture in RGB, upright.
 
     Transparent parts are shown on white, with a warning. Grey, palettes and 16 bits are converted; CMYK is refused,
-    because its colours depend on a profile. A colour profile of an RGB picture is kept in `info`, all else is left.
+    because its colours depend on a profile. The `info` of the result keeps an RGB picture's colour profile, and nothing
+    else of the file.
     """
     return to_rgb(open_picture(path), str(path))
 
@@ -65,7 +66,7 @@ def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
 
 
 def flatten(image: Image.Image, background: str, name: str = "image") -> tuple[Image.Image, bool]:
-    """The picture in RGB on a background, and whether any of that shows; opaque pixels keep their values."""
+    """The picture in RGB on a background, and whether the background shows; opaque pixels keep their values."""
     if (values := sixteen_bits(image, name)) is not None:
         image = _eight_bits(values, image.info.get("transparency"))
     if image.mode not in _KINDS:
@@ -78,7 +79,7 @@ def flatten(image: Image.Image, background: str, name: str = "image") -> tuple[I
 
 
 def sixteen_bits(image: Image.Image, name: str = "image") -> npt.NDArray[np.uint16] | None:
-    """The values [H, W] of a picture with 16 bits a pixel, for which Pillow has several modes; None for others."""
+    """The values [H, W] of a picture with 16 bits per pixel, in any of Pillow's modes; None for other pictures."""
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return None
     values = np.asarray(image)
@@ -98,7 +99,7 @@ def _eight_bits(
 
 
 def open_picture(path: Path | str) -> Image.Image:
-    """The whole picture in the mode and with the `format` of its file, upright; of an animation, the first frame."""
+    """The whole picture, upright, in the mode and with the `format` of its file; the first frame of an animation."""
     with opened(path) as image:
         upright = ImageOps.exif_transpose(image)
         upright.format = image.format
@@ -107,7 +108,7 @@ def open_picture(path: Path | str) -> Image.Image:
 
 @contextmanager
 def opened(path: Path | str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked; what Pillow raises in the block becomes `InputError`."""
+    """The picture with its header read and its size checked; an error of Pillow in the block becomes `InputError`."""
     path = Path(path)
     expected = ", ".join(formats)
     try:
@@ -123,7 +124,7 @@ def opened(path: Path | str, formats: tuple[str, ...] = FORMATS) -> Iterator[Ima
         raise InputError(f"{path} is no picture that can be read, expected {expected}: save it as such") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels, expected at most {MAX_PIXELS:,}: make it smaller") from error
-    except Exception as error:  # decoders raise whatever their parser met
+    except Exception as error:  # decoders raise errors of many kinds
         if isinstance(error, OSError) and error.strerror:
             raise InputError(f"{path} cannot be read ({error.strerror}), expected a picture: check the path") from error
         raise InputError(f"{path} is damaged ({_line(error)}), expected {expected}: save or copy it again") from error
@@ -146,7 +147,7 @@ def size_of(image: Image.Image) -> Size:
 
 
 def size_text(size: Size) -> str:
-    """Height and width in words that leave no doubt which is which."""
+    """Height and width as a text that says which is which."""
     return f"{size[0]} high x {size[1]} wide"
 
 
@@ -181,7 +182,7 @@ def resize(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def pad_to_multiple(image: Image.Image, multiple: int = 8) -> tuple[Image.Image, Size]:
-    """The picture with its last column and row repeated until both sides are multiples, and its size before.
+    """The picture with its last column and row repeated until both sides are multiples, and its original size.
 
     >>> padded, size = pad_to_multiple(Image.new("RGB", (13, 8)))
     >>> padded.size, crop_back(padded, size).size
@@ -197,5 +198,5 @@ def pad_to_multiple(image: Image.Image, multiple: int = 8) -> tuple[Image.Image,
 
 
 def crop_back(image: Image.Image, size: Size) -> Image.Image:
-    """The part that `pad_to_multiple` was given."""
+    """The picture without the padding of `pad_to_multiple`."""
     return image.crop((0, 0, size[1], size[0]))

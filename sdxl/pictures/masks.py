@@ -1,4 +1,4 @@
-"""Masks: what the user wants repainted, from 0 (keep) to 1 (repaint), and how a result is put together with them."""
+"""Masks: a number per pixel from 0 (keep) to 1 (repaint). They are read strictly, and used to put a result together."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 Mask = npt.NDArray[np.float32]  # [H, W], 0 to 1
 
 _LOSSY = ("JPEG", "WEBP")
-_NOISE = 32  # of 255: how far JPEG of usual quality takes black and white from themselves
-_COLOUR = 32  # of 255: channels that differ by more are no grey
+_NOISE = 32  # of 255: the largest change that JPEG of usual quality makes to black and white
+_COLOUR = 32  # of 255: a pixel whose channels differ by more is not grey
 
 
 def load_mask(path: Path | str) -> Mask:
     """The mask of an image file or an array file: white is repainted, black kept, grey blended.
 
-    An array is bool, whole numbers 0 and 1 or 0 to 255, or floats 0 to 1, of shape [H, W] or [1, H, W]. In a picture,
-    what is transparent is kept. In JPEG and WebP, near black and near white are taken as such: compression leaves
-    traces, and a pixel with a trace is no longer kept as it was.
+    An array is bool, whole numbers 0 and 1 or 0 to 255, or floats 0 to 1, of shape [H, W] or [1, H, W]. Transparent
+    parts of a picture are kept. In JPEG and WebP, near black counts as black and near white as white: compression
+    leaves traces, and a trace in a black part would change pixels that the user wants to keep.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -53,7 +53,7 @@ def _load_array(path: Path) -> npt.NDArray[Any]:
         loaded = np.load(path, allow_pickle=False)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # numpy's reader raises whatever its parser met
+    except Exception as error:  # numpy's reader raises errors of many kinds
         if isinstance(error, OSError) and error.strerror:
             raise InputError(f"{path} cannot be read ({error.strerror}), {expected}: check the path") from error
         raise InputError(f"{path} is damaged or holds Python objects, {expected}: save the mask again") from error
@@ -90,7 +90,7 @@ def mask_from_array(
 
 
 def mask_from_image(image: Image.Image, name: str = "mask") -> Mask:
-    """The mask of a picture, by the rules of `load_mask`; a coloured one is refused, it may be the wrong file.
+    """The mask of a picture, by the rules of `load_mask`. A coloured picture is refused: it may be the wrong file.
 
     >>> mask_from_image(Image.new("L", (2, 1), 255))
     array([[1., 1.]], dtype=float32)
@@ -123,14 +123,14 @@ def check_mask(
 def is_empty(
     mask: Mask,  # [H, W]
 ) -> bool:
-    """Whether nothing is to be repainted."""
+    """Says whether the mask repaints no pixel."""
     return not mask.any()
 
 
 def is_full(
     mask: Mask,  # [H, W]
 ) -> bool:
-    """Whether everything is to be repainted, with nothing blended."""
+    """Says whether the mask repaints every pixel and blends none."""
     return bool((mask == 1).all())
 
 
@@ -138,7 +138,7 @@ def pad_mask(
     mask: Mask,  # [H, W]
     multiple: int = 8,
 ) -> Mask:
-    """The mask for an image after `pad_to_multiple`: its last column and row are repeated, too."""
+    """The mask for an image after `pad_to_multiple`, with its last column and row repeated in the same way."""
     return np.pad(mask, [(0, -side % multiple) for side in mask.shape], mode="edge")
 
 
@@ -146,9 +146,9 @@ def latent_cells(
     mask: Mask,  # [H, W]
     cell: int = 8,
 ) -> npt.NDArray[np.bool_]:
-    """The mask grown to whole cells of 8x8 pixels, those of the latents: bool [H, W].
+    """The mask grown to whole cells of 8x8 pixels, one cell per latent position: bool [H, W].
 
-    Pipelines keep one sample of each cell; so a stroke of one pixel, however faint, survives.
+    Pipelines sample one pixel of each cell. Whole cells keep a stroke of one pixel, also a faint one.
 
     >>> mask = np.zeros((16, 16), dtype=np.float32)
     >>> mask[3, 9] = 0.1
@@ -167,7 +167,7 @@ def composite(
     result: Image.Image,
     mask: Mask,  # [H, W]
 ) -> Image.Image:
-    """The original where the mask is 0, the result where it is 1, bit for bit; between, blended and rounded to nearest.
+    """The original where the mask is 0 and the result where it is 1, bit for bit; between, both blended and rounded.
 
     >>> white, black = Image.new("RGB", (3, 1), "white"), Image.new("RGB", (3, 1))
     >>> np.asarray(composite(white, black, np.array([[0, 0.2, 1]], dtype=np.float32)))[0, :, 0]

@@ -1,4 +1,4 @@
-"""Pictures side by side with words under them, as one picture to look at."""
+"""One picture of several pictures side by side, with labels under them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture, what stands under it, and a mask whose edge is drawn into it."""
+    """A picture, the label under it, and a mask whose edge is drawn into the picture."""
 
     image: Image.Image
     label: str = ""
@@ -29,14 +29,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """Panels side by side, and what stands above them."""
+    """Panels side by side, and the title above them."""
 
     panels: Sequence[Panel]
     title: str = ""
 
 
 def sheet(rows: Sequence[Row], scale: float = 1.5) -> Image.Image:
-    """The rows below each other, every panel `scale` times its size.
+    """One picture with the rows below each other; every panel is `scale` times as large as its picture.
 
     >>> sheet([Row([Panel(Image.new("RGB", (64, 64)), "black")])], scale=2).size
     (160, 188)
@@ -51,7 +51,7 @@ def sheet(rows: Sequence[Row], scale: float = 1.5) -> Image.Image:
 
 
 def _strip(row: Row, scale: float) -> Image.Image:
-    """Title, panels, labels."""
+    """One row as a picture: the title, the panels, their labels."""
     font = ImageFont.load_default(size=_TYPE)
     images = [_scaled(panel, scale) for panel in row.panels]
     labels = [_lines(panel.label, image.width, font) for panel, image in zip(row.panels, images, strict=True)]
@@ -76,7 +76,7 @@ def _scaled(panel: Panel, scale: float) -> Image.Image:
 
 
 def _outlined(image: Image.Image, mask: npt.NDArray[np.bool_]) -> Image.Image:  # [H, W]
-    """Black around the mask and white inside it, to be seen on any picture."""
+    """The picture with a line around the mask, black outside and white inside, which shows on every picture."""
     inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
     grown, shrunk = (
         np.asarray(inside.filter(kind(_LINE))) > 0 for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
@@ -88,7 +88,7 @@ def _outlined(image: Image.Image, mask: npt.NDArray[np.bool_]) -> Image.Image:  
 
 
 def _lines(text: str, width: int, font: Font) -> list[str]:
-    """The words in lines that fit; a word that does not fit stands alone."""
+    """The words in lines that fit the width; a word that is wider than the width has a line of its own."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

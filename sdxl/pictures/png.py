@@ -20,7 +20,7 @@ MAX_TEXT = 1_000_000  # characters of JSON
 
 
 def save_png(image: Image.Image, path: Path | str, settings: dict[str, Any]) -> None:
-    """Writes the picture, whole or not at all, with its settings as JSON and once more as text to read.
+    """Writes the picture, whole or not at all, with its settings twice: as JSON, and as text for people.
 
     The same picture and settings give the same bytes. Tuples come back as lists.
 
@@ -37,9 +37,9 @@ def save_png(image: Image.Image, path: Path | str, settings: dict[str, Any]) -> 
 
 
 def check_png_output(path: Path | str) -> None:
-    """Refuses what `save_png` could not write, before anything takes time.
+    """Refuses a path that `save_png` cannot write to, before anything takes time.
 
-    Only PNG, because it keeps every pixel and the settings; a picture without them can be converted from it.
+    Only PNG is written, because it keeps every pixel and the settings. Other formats can be made from it.
     """
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: expected a name that ends in .png, which keeps every pixel and the settings")
@@ -47,7 +47,7 @@ def check_png_output(path: Path | str) -> None:
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:
-    """The settings in a picture that `save_png` has written; the pixels are not read."""
+    """The settings in a picture that `save_png` wrote. The pixels are not read."""
     with opened(path, formats=("PNG",)) as image:
         text = image.info.get(KEY)
     if not isinstance(text, str):
@@ -84,7 +84,7 @@ def _plain(value: object) -> str:
 
 
 def _as_text(settings: dict[str, Any]) -> str:
-    """The prompts on lines of their own, then the rest, as programs that show such texts expect."""
+    """The settings as text: the prompts on their own lines, then the rest, the form that picture viewers expect."""
     lines = [str(settings.get("prompt", ""))]
     if settings.get("negative_prompt"):
         lines.append(f"Negative prompt: {settings['negative_prompt']}")

@@ -1,1 +1,1 @@
-"""Scenes that we draw ourselves: what the embedded model learns from, and what the demo and the benchmarks edit."""
+"""Scenes that we draw: the embedded model learns from them, the demo and the benchmarks edit them."""

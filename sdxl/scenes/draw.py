@@ -1,4 +1,4 @@
-"""Drawing a scene: at four times the area, then scaled down, so that edges are smooth."""
+"""Draws scenes: at four times the area, then scaled down, so that edges are smooth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.uint8]
 
 
 def draw(scene: Scene, side: int = 256) -> Image.Image:
-    """The picture of a scene, always the same.
+    """The picture of a scene; the same scene gives the same picture.
 
     >>> from sdxl.scenes.scene import random_scene
     >>> draw(random_scene(np.random.default_rng(0)), 64).size
@@ -41,7 +41,7 @@ def draw(scene: Scene, side: int = 256) -> Image.Image:
 
 
 def thing_mask(scene: Scene, side: int = 256) -> npt.NDArray[np.bool_]:  # [side, side]
-    """Where the thing is."""
+    """The pixels that the thing covers."""
     image = Image.new("L", (side, side), 0)
     _silhouette(scene, side, ImageDraw.Draw(image), 255)
     return np.asarray(image) > 127
@@ -92,7 +92,7 @@ def _hills(scene: Scene, side: int, pen: Pen, rng: np.random.Generator) -> None:
 
 
 def _trees(scene: Scene, side: int, pen: Pen, rng: np.random.Generator) -> None:
-    """Two or three, not where the thing stands."""
+    """Draws up to four trees, none of them where the thing stands."""
     for x in rng.permutation(np.linspace(0.08, 0.92, 6))[: int(rng.integers(3, 5))]:
         if abs(x - scene.x) < 0.2 and scene.thing != "balloon":
             continue
@@ -109,7 +109,10 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def thing_box(scene: Scene, side: int) -> Box:
-    """Around the thing: a square on its foot; a balloon around its middle; a tower is slender, a house broad."""
+    """The box around the thing: a square that stands on its foot; around its middle for a balloon.
+
+    The box of a tower is slender, that of a house broad.
+    """
     x, y, size = (value * side for value in (scene.x, scene.y, scene.size))
     if scene.thing == "balloon":
         return x - 0.4 * size, y - 0.5 * size, x + 0.4 * size, y + 0.5 * size
@@ -123,7 +126,7 @@ def _silhouette(scene: Scene, side: int, pen: Pen, fill: Colour | int) -> None:
 
 
 def _thing(scene: Scene, side: int, pen: Pen, colour: Colour) -> None:
-    """The silhouette in its colour, a shadow under it, and the few strokes that say what it is."""
+    """Draws the thing: a shadow, the silhouette in its colour, and a few strokes that show what it is."""
     left, top, right, bottom = thing_box(scene, side)
     width, height = right - left, bottom - top
     dark = _mix(colour, (0, 0, 0), 0.35) if scene.colour != "black" else (70, 70, 78)

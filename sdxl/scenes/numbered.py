@@ -1,4 +1,4 @@
-"""Scenes by number: the first ones to train on, those from `HELD_OUT` on to measure and to show."""
+"""Scenes by number: training uses those below `HELD_OUT`, benchmarks and the demo those from there on."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ HELD_OUT = 1_000_000  # scenes from this number on are never trained on
 
 
 def scene_at(number: int) -> Scene:
-    """The scene of a number; below HELD_OUT for training, from there on to measure."""
+    """The scene of a number: for training below HELD_OUT, for measurements from there on."""
     return random_scene(np.random.default_rng([7, number]))

@@ -1,7 +1,7 @@
-"""Scenes: what a picture shows, drawn at random from a seed, and said in a caption.
+"""Scenes: random contents of a picture, and captions that describe them.
 
-A scene is one coloured thing at a place, on a ground, under a sky, with hills, trees and a sun or moon or without.
-Whoever trains on scenes knows what is where, so whether a model follows its prompt can be measured (`inspect.py`).
+A scene is one coloured thing at a place, on a ground, under a sky, with or without hills, trees and a sun or moon. It
+says what is where, so a benchmark can measure whether a model follows its prompt (`benchmarks/prompts.py`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GROUNDS: dict[str, tuple[Colour, Colour]] = {  # at the horizon, at the bottom
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in the picture; lengths are shares of its side."""
+    """The content of a picture; lengths are shares of its side."""
 
     thing: str
     colour: str
@@ -52,16 +52,16 @@ class Scene:
     ground: str
     hills: bool
     trees: bool
-    light: bool  # a sun, at night a moon
+    light: bool  # the sun, or the moon at night
     horizon: float
     x: float  # of the thing's middle
-    y: float  # of its foot; of a balloon's middle
+    y: float  # of the thing's foot; for a balloon, of its middle
     size: float
-    seed: int  # of what no caption mentions: the shape of hills, where trees stand
+    seed: int  # of details that no caption mentions: the shape of hills, the places of trees
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Every combination is as likely as any other.
+    """A random scene; all combinations are equally likely.
 
     >>> random_scene(np.random.default_rng(0)) == random_scene(np.random.default_rng(0))
     True
@@ -106,7 +106,7 @@ OPENINGS = ("", "", "a picture of ", "a drawing of ")
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One of the ways to say it; what is not there is not mentioned, and what is there is now and then left out.
+    """A random caption of the scene; it may leave out hills, trees and light, and names nothing that is not there.
 
     >>> scene = random_scene(np.random.default_rng(1))
     >>> f" {scene.colour} {scene.thing}" in caption(scene, np.random.default_rng(1))

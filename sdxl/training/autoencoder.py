@@ -1,4 +1,4 @@
-"""The VAE's own training: pictures to latents and back."""
+"""Training of the VAE, which turns pictures into latents and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdxl.training.pictures import as_pixels
 
 __all__ = ["Autoencoder", "Pixels", "corner_of", "normalise", "scene_crops"]
 
-_SQUARES, _EDGES, _SPREAD = 2.0, 1.0, 1e-6  # weights of the loss beside the pixels' own
+_SQUARES, _EDGES, _SPREAD = 2.0, 1.0, 1e-6  # weights of the other terms beside the pixels' term
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Pixels:
     noise: Tensor  # [B, C, H / 8, W / 8]
 
     def to(self, device: torch.device | str) -> Pixels:
-        """The same on another device."""
+        """The batch on another device."""
         return Pixels(self.values.to(device), self.noise.to(device))
 
 
 def scene_crops(
     step: int, share: tuple[int, int], *, seed: int, count: int, batch: int, side: int, crop: int, channels: int = 4
 ) -> Pixels:
-    """Crops of random scenes: a step's batch, or process `share[0]`'s part of it."""
+    """Crops of random scenes: the part `share[0]` of `share[1]` of a step's batch."""
     rank, world = share
     values, noise = [], []
     for place in range(rank * batch // world, (rank + 1) * batch // world):
@@ -50,7 +50,10 @@ def scene_crops(
 
 
 def corner_of(scene: Scene, side: int, crop: int, rng: np.random.Generator) -> tuple[int, int]:  # top, left
-    """Anywhere, and every other time near the thing, which has colours of its own on a twentieth of the picture."""
+    """The corner of a crop: every other time anywhere, else near the thing.
+
+    The thing covers a twentieth of the picture and has colours that nothing else has.
+    """
     last = (side - crop) // 8
     anywhere = rng.integers(last + 1, size=2)
     if rng.random() < 0.5:
@@ -63,9 +66,10 @@ def corner_of(scene: Scene, side: int, crop: int, rng: np.random.Generator) -> t
 
 
 class Autoencoder(nn.Module):
-    """An AutoencoderKL and its loss: pixels, steps from pixel to pixel, and a little of the latents' spread.
+    """An AutoencoderKL and its loss: wrong pixels, wrong edges, and with a small weight the spread of the latents.
 
-    Pixels count by their distance, and again by its square, for a wrong colour on a small thing is far off on few.
+    A pixel counts by its distance and also by the square of it: a small thing in a wrong colour has few wrong pixels,
+    and each is far off.
     """
 
     def __init__(self, vae: Any) -> None:
@@ -84,16 +88,16 @@ class Autoencoder(nn.Module):
 
 
 def _edges(painted: Tensor, wanted: Tensor) -> Tensor:  # [B, 3, H, W] twice -> scalar
-    """How far the steps from pixel to pixel are apart: what keeps edges sharp."""
+    """Mean distance between the differences of neighbouring pixels in both pictures; this term keeps edges sharp."""
     across, down = (F.l1_loss(painted.diff(dim=dim), wanted.diff(dim=dim)) for dim in (3, 2))
     return across + down
 
 
 @torch.no_grad()
 def normalise(vae: Any, latents: Tensor) -> None:  # [N, C, h, w], means as the encoder gives them
-    """Folds mean 0 and deviation 1 of every latent channel into the VAE, which paints as before.
+    """Changes the VAE's weights so that every latent channel has mean 0 and deviation 1; it paints as before.
 
-    Then the scaling factor is 1, and no number besides the weights needs to be kept.
+    Then the scaling factor is 1, and a checkpoint needs no number besides the weights.
     """
     channels = latents.shape[1]
     middle, spread = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))  # [C] each

@@ -1,7 +1,7 @@
-"""What one step learns from. Everything random depends on (seed, step, place in the global batch) alone.
+"""The batch of one step. Its random numbers depend on (seed, step, place in the global batch) alone.
 
-So a run that was killed goes on exactly where it was, and two processes with half the batch each see what one with the
-whole batch sees.
+So a training that was killed goes on exactly where it was, and two processes with half of the batch each see together
+what one process with the whole batch sees.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ Sizes = tuple[int, int, int, int, int, int]  # original height, width; crop top,
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that was prepared for training: scaled latents and what it is called."""
+    """A picture that is ready for training: its scaled latents and its caption."""
 
     latents: Tensor  # [C, h, w]
     caption: str
     sizes: Sizes
     mask: Tensor | None = None  # [1, h, w]; 1 is painted anew
-    masked: Tensor | None = None  # [C, h, w]: latents of the picture without what is under the mask
+    masked: Tensor | None = None  # [C, h, w]: latents of the picture with the masked part left out
 
 
 class Source(Protocol):
-    """Where examples come from."""
+    """A source of examples."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """One of them; `rng` decides what varies from time to time, such as the words of a caption."""
+        """The example with that number; `rng` decides what varies, such as the words of a caption."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples side by side, with their noise."""
+    """Stacked examples with their noise."""
 
     latents: Tensor  # [B, C, h, w]
     noise: Tensor  # [B, C, h, w]
     timesteps: Tensor  # int64 [B]
     sizes: Tensor  # [B, 6]
-    dropped: Tensor  # bool [B]: learns without its caption, for guidance
+    dropped: Tensor  # bool [B]: the caption is left out, so that guidance works
     captions: list[str]
     mask: Tensor | None = None  # [B, 1, h, w]
     masked: Tensor | None = None  # [B, C, h, w]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on another device."""
+        """The batch on another device."""
         moved: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -63,12 +63,12 @@ class Batch:
 
 
 def sample_rng(seed: int, step: int, place: int) -> np.random.Generator:
-    """The random numbers of one place in the global batch of one step."""
+    """The generator of the random numbers for one place in the global batch of one step."""
     return np.random.default_rng([seed, step, place])
 
 
 def order(seed: int, count: int, step: int, batch: int) -> list[int]:
-    """Which examples the step's global batch has: each once per epoch, in an order of the epoch's own.
+    """The numbers of the examples in the step's global batch. An epoch has each example once, in its own order.
 
     >>> sorted(order(0, 4, 0, 2) + order(0, 4, 1, 2))
     [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""What a stage starts from: a checkpoint, one that is grown for inpainting, or models fresh from nothing."""
+"""The start of a stage: a checkpoint, a checkpoint grown for inpainting, or new models without trained weights."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _CAPTIONS = 4000  # captions to learn words from
 
 
 def begin(plan: Plan) -> Parts:
-    """What a diffusion stage learns on; in fp32, whatever a checkpoint is kept in."""
+    """The models that a diffusion stage trains, in fp32."""
     if plan.start is None:
-        assert plan.vae is not None  # the plan has seen to it
+        assert plan.vae is not None  # Plan refuses a stage without both
         vae = _existing("vae", plan.vae)
         return replace(_fresh(plan), vae=load(vae).vae)
     parts = load(_existing("start", plan.start), dtype=torch.float32)
@@ -46,7 +46,7 @@ def begin(plan: Plan) -> Parts:
 
 
 def begin_vae(plan: Plan) -> Parts:
-    """A whole checkpoint whose VAE is to learn."""
+    """The whole checkpoint whose VAE a `vae` stage trains."""
     return _fresh(plan) if plan.start is None else load(_existing("start", plan.start), dtype=torch.float32)
 
 
@@ -57,7 +57,7 @@ def _existing(name: str, path: Path) -> Path:
 
 
 def _trainable(parts: Parts) -> Parts:
-    """The loss is for UNets that guess the noise."""
+    """The checkpoint itself; one whose UNet does not predict the noise is refused, because the loss is for noise."""
     target = parts.scheduler_config.get("prediction_type", "epsilon")
     if parts.kind not in (*KINDS, "sdxl-turbo") or target != "epsilon":
         known = ", ".join(KINDS)
@@ -66,7 +66,7 @@ def _trainable(parts: Parts) -> Parts:
 
 
 def _fresh(plan: Plan) -> Parts:
-    """Models of the plan's shapes with PyTorch's own initialisation, and words learned from captions."""
+    """New models of the plan's shapes with PyTorch's initial weights, and tokenizers learned from captions."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 

@@ -1,4 +1,4 @@
-"""What learns: a UNet and the text encoders in front of it, and the loss."""
+"""The module that learns: a UNet with its text encoders, and the loss."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ __all__ = ["Denoiser"]
 
 
 class Denoiser(nn.Module):
-    """One module, so that one optimizer, one EMA and one data-parallel wrapper hold all that learns.
+    """The UNet and the text encoders as one module, so that one optimizer, one average and one wrapper hold them all.
 
-    SDXL reads the layer before the last of both text encoders, side by side, and the second one's pooled projection;
-    a dropped caption is zeros. SD 1.5 reads its encoder's last layer; a dropped caption is the empty text.
+    SDXL's UNet reads the last layer but one of both text encoders, side by side, and the pooled projection of the
+    second; a dropped caption is zeros. SD 1.5's UNet reads the last layer of its encoder; a dropped caption is the
+    empty text.
     """
 
     def __init__(
@@ -36,12 +37,12 @@ class Denoiser(nn.Module):
         return (losses * self.weights(batch.timesteps)).mean()
 
     def noised(self, batch: Batch) -> Tensor:  # [B, C, h, w]
-        """Latents with as much noise as their timesteps say."""
+        """The latents with the amount of noise that their timesteps give."""
         alpha = self.alphas[batch.timesteps][:, None, None, None]  # type: ignore[index]
         return alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
 
     def weights(self, timesteps: Tensor) -> Tensor:  # int64 [B] -> [B]
-        """Min-SNR: steps with little noise, which are easy, count for less."""
+        """The weights of the losses by min-SNR: timesteps with little noise are easy and count for less."""
         if self.min_snr is None:
             return torch.ones_like(timesteps, dtype=torch.float32)
         alpha = self.alphas[timesteps]  # type: ignore[index]
@@ -49,16 +50,16 @@ class Denoiser(nn.Module):
         return snr.clamp(max=self.min_snr) / snr
 
     def predict(self, noised: Tensor, batch: Batch) -> Tensor:  # [B, C, h, w] -> [B, C, h, w]
-        """The UNet's guess at the noise."""
+        """The noise that the UNet predicts."""
         unet: Any = self.models["unet"]
         if batch.mask is not None and batch.masked is not None and unet.config.in_channels == 2 * noised.shape[1] + 1:
             noised = torch.cat([noised, batch.mask, batch.masked], dim=1)
         text, added = self.encode(batch)
-        noised = noised.to(unet.dtype)  # of one that is frozen, perhaps half precision
+        noised = noised.to(unet.dtype)  # half precision where a frozen UNet is kept in it
         return unet(noised, batch.timesteps, text, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
 
     def encode(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor] | None]:  # [B, tokens, C]
-        """The captions as the UNet takes them, and SDXL's pooled vector and sizes."""
+        """The encoded captions for the UNet, and SDXL's pooled vector and sizes."""
         if "text_encoder_2" not in self.models:
             captions = ["" if dropped else text for text, dropped in zip(batch.captions, batch.dropped, strict=True)]
             return self._run("text_encoder", captions).last_hidden_state, None

@@ -1,4 +1,4 @@
-"""The average of weights over the last steps, which paints better than the weights themselves."""
+"""The average of the weights over the last steps; it paints better than the weights themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Average"]
 
 
 class Average:
-    """An exponential average of a module's parameters; early on it forgets faster.
+    """An exponential average of a module's parameters, with a smaller decay in the first steps.
 
     >>> layer = nn.Linear(1, 1, bias=False)
     >>> average = Average(layer, decay=0.5)
@@ -24,7 +24,7 @@ class Average:
         self.values = {name: value.detach().clone().float() for name, value in self._learning()}
 
     def to(self, device: torch.device | str) -> Average:
-        """Keeps the averages on this device, where the module is."""
+        """Moves the averages to this device, where the module is."""
         self.values = {name: value.to(device) for name, value in self.values.items()}
         return self
 
@@ -33,14 +33,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After the optimizer's step number `step`, from 0 on."""
+        """Adds the parameters to the average, after the optimizer's step number `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in self._learning():
             self.values[name].lerp_(value.float(), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has the averaged weights."""
+        """Gives the module the averaged weights inside the block, and its own after it."""
         own = {name: value.detach().clone() for name, value in self._learning()}
         self._set(self.values)
         try:

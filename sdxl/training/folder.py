@@ -1,4 +1,4 @@
-"""A user's own pictures: a folder with a metadata.jsonl, by the `imagefolder` convention."""
+"""A user's own pictures: a folder with a metadata.jsonl, as the `imagefolder` convention has it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXAMPLE = '{"file_name": "horse.jpg", "text": "a horse on a meadow"}'
 
 @dataclass(frozen=True)
 class Captioned:
-    """One line of the metadata."""
+    """One line of the metadata: a picture and its caption."""
 
     path: Path
     caption: str
@@ -31,12 +31,12 @@ class Captioned:
 
 
 def read_metadata(folder: Path) -> list[Captioned]:
-    """Every line, in order; blank lines and keys other than `file_name` and `text` are passed over."""
+    """The entries of the metadata, in the order of its lines. Blank lines and unknown keys are ignored."""
     path = folder / METADATA
     if not path.is_file():
         raise InputError(f"{path} does not exist: expected a line for each picture in the folder, such as {_EXAMPLE}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON has other line ends inside its texts
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}), expected text in UTF-8: save it as such") from error
     numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -62,7 +62,7 @@ def _captioned(folder: Path, line: str, where: str) -> Captioned:
 
 
 class FolderPictures:
-    """The pictures of a folder, scaled until they just cover the size of training, then cut at random."""
+    """The pictures of a folder, each scaled down until it just covers the training size and cut at random."""
 
     def __init__(self, folder: Path, height: int, width: int, *, flip: bool = False) -> None:
         self.folder = folder
@@ -76,7 +76,10 @@ class FolderPictures:
         return len(self.entries)
 
     def picture(self, index: int, rng: np.random.Generator) -> Picture:
-        """Mirrored or not, then cut; sizes are what SDXL is told: the file's own, the cut's corner, the target's."""
+        """A random cut of the picture, mirrored every other time with `flip`.
+
+        Its sizes are the ones that SDXL is told: the file's own, the corner of the cut, the training size.
+        """
         entry, (height, width) = self.entries[index], self.size
         image = self._open(entry)
         own = size_of(image)
@@ -88,11 +91,11 @@ class FolderPictures:
         return Picture(pixels, (*own, top, left, height, width))
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
-        """The line's own text, always."""
+        """The text in the picture's line; `rng` is not used."""
         return self.entries[index].caption
 
     def describe(self) -> dict[str, Any]:
-        """The files by name, length and time; captions are read anew each time and do not matter."""
+        """The names, lengths and times of the files. Captions are left out, because each run reads them again."""
         files = [(entry.path, entry.path.stat()) for entry in self.entries]
         named = [[str(path.relative_to(self.folder)), stat.st_size, stat.st_mtime_ns] for path, stat in files]
         return {"folder": named, "size": list(self.size), "flip": self.flip}
@@ -106,7 +109,10 @@ class FolderPictures:
         return image
 
     def _check_header(self, entry: Captioned) -> None:
-        """Before hours of encoding: whether it is a picture, and large enough, upright or lying as its EXIF may say."""
+        """Refuses a file that is no picture or too small, before hours of encoding.
+
+        EXIF may turn the picture, so it is too small only if it does not cover the training size either way.
+        """
         try:
             with opened(entry.path) as image:
                 size = size_of(image)
@@ -128,7 +134,7 @@ def _covers(size: Size, wanted: Size) -> bool:
 
 
 def _covering(image: Image.Image, wanted: Size) -> Image.Image:
-    """The picture scaled down until one of its sides is the wanted one, the other at least so."""
+    """The picture scaled down so that it just covers the wanted size: one side is equal, the other at least as long."""
     scale = max(want / have for have, want in zip(size_of(image), wanted, strict=True))
     height, width = (max(round(have * scale), want) for have, want in zip(size_of(image), wanted, strict=True))
     return image if (height, width) == size_of(image) else resize(image, height, width)

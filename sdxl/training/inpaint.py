@@ -1,4 +1,4 @@
-"""An inpainting UNet from a text-to-image one: five more input channels that at first change nothing."""
+"""Makes an inpainting UNet of a text-to-image one: five more input channels, which change nothing at first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROWN = {"sdxl-base": "sdxl-inpaint", "sd15": "sd15-inpaint"}
 
 
 def inpaints(parts: Parts) -> bool:
-    """Whether the UNet also takes a mask and the latents of the masked picture.
+    """Says whether the UNet also takes a mask and the latents of the masked picture.
 
     >>> from sdxl.checkpoint.load import load
     >>> from sdxl.checkpoint.tiny import tiny_weights
@@ -27,9 +27,9 @@ def inpaints(parts: Parts) -> bool:
 
 @torch.no_grad()
 def grow(parts: Parts) -> Parts:
-    """The checkpoint for inpainting; its UNet is changed in place, and predicts what it did whatever the mask is.
+    """The checkpoint for inpainting; its UNet is changed in place.
 
-    The weights of the mask and of the masked latents begin at zero.
+    The weights of the mask and of the masked latents begin at zero, so the UNet predicts the same as before at first.
     """
     unet, narrow = parts.unet, parts.unet.conv_in
     latents = narrow.in_channels

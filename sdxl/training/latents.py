@@ -1,4 +1,4 @@
-"""Pictures as latents, encoded once and kept in one file: the encoder is the slow part of a small training."""
+"""The latents of all pictures, encoded once and kept in a file: the encoder is the slow part of a small training."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ __all__ = ["Draws", "Latents", "at_once", "kept_latents", "mask_for"]
 
 logger = logging.getLogger(__name__)
 
-_RECIPE = 1  # goes up when other latents are made of the same pictures
+_RECIPE = 1  # raise it when this file makes other latents from the same pictures
 _MADE_OF = "made of"
-_CELL = 8  # pixels of a latent, along a side
+_CELL = 8  # pixels per latent position, along each side
 _AT_ONCE = 16 * 256 * 256  # pixels that the VAE takes in one pass
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What is made of each picture."""
+    """The latents to make from each picture."""
 
-    masks: bool = False  # for inpainting: also the latents of the picture without what is under a random mask
-    repeats: int = 1  # how often, each time with another crop and another mask
+    masks: bool = False  # for inpainting: also the latents of the picture without its part under a random mask
+    repeats: int = 1  # draws of each picture, each with another crop and another mask
     seed: int = 0
 
 
 def kept_latents(vae: Any, pictures: Pictures, path: Path, draws: Draws, *, progress: bool = True) -> Latents:
-    """The latents in the file, which is made where it is missing or was made of something else.
+    """The latents in the file. A file that is missing, or was made from anything else, is made first.
 
-    Of several processes the first one encodes and the others wait.
+    The first process encodes while the others wait.
     """
     with processes().main_process_first():
         wanted = _digest(vae, pictures, draws)
@@ -55,7 +55,7 @@ def kept_latents(vae: Any, pictures: Pictures, path: Path, draws: Draws, *, prog
 
 
 def _digest(vae: Any, pictures: Pictures, draws: Draws) -> str:
-    """Of all that decides what is in the file."""
+    """The digest of everything that the file's content depends on."""
     digest = hashlib.sha256(json.dumps([_RECIPE, pictures.describe(), asdict(draws)]).encode())
     for name, tensor in vae.state_dict().items():
         digest.update(name.encode())
@@ -64,7 +64,7 @@ def _digest(vae: Any, pictures: Pictures, draws: Draws) -> str:
 
 
 def _noted(path: Path) -> str | None:
-    """The digest in a file's metadata; one that cannot be read has none."""
+    """The digest in a file's metadata; None for a file that cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -81,7 +81,7 @@ def _make(path: Path, vae: Any, pictures: Pictures, draws: Draws, digest: str, p
     try:
         tensors = _encode(vae, pictures, draws, progress)
     finally:
-        vae.to("cpu")  # frozen, it is in the way where the UNet learns
+        vae.to("cpu")  # it is not needed any more, and the UNet needs the GPU's memory
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, {_MADE_OF: digest})
 
@@ -122,7 +122,7 @@ def mask_for(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:  # [1, 
 
 
 def at_once(size: tuple[int, int]) -> int:
-    """How many pictures of that height and width go through the models side by side.
+    """The number of pictures of that height and width that go through the models in one pass.
 
     >>> at_once((256, 256)), at_once((1024, 1024))
     (16, 1)
@@ -131,7 +131,7 @@ def at_once(size: tuple[int, int]) -> int:
 
 
 class Latents:
-    """The file that `kept_latents` made, as examples: latents are drawn anew each time, captions said anew."""
+    """The file of `kept_latents` as a source of examples: each request draws new latents and a new caption."""
 
     def __init__(self, path: Path, pictures: Pictures, scaling_factor: float) -> None:
         from safetensors.torch import load_file
@@ -147,7 +147,7 @@ class Latents:
         return len(self.moments)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The draw of that number: all pictures' first ones, then all second ones."""
+        """The example of that draw. The first draws of all pictures come first, then the second draws, and so on."""
         extra: dict[str, Tensor] = {}
         if self.mask is not None and self.masked is not None:
             extra = {"mask": self.mask[index].float(), "masked": self._draw(self.masked[index], rng)}

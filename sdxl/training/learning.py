@@ -1,4 +1,4 @@
-"""What of a checkpoint learns: everything but the VAE, the UNet, or matrices of small rank beside its weights."""
+"""Chooses the weights that learn: all but the VAE's, the UNet's, or matrices of small rank beside the UNet's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["add_lora_layers", "make_denoiser"]
 
 
 def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
-    """The checkpoint as one module in which just that requires gradients which the plan lets learn."""
+    """The checkpoint as one module; only the weights that the plan lets learn require gradients."""
     models = {name: model for name, model in parts.models().items() if name != "vae"}
     words = {name: getattr(parts, name.replace("text_encoder", "tokenizer")) for name in models if "text" in name}
     denoiser = Denoiser(models, words, _alphas(parts), plan.min_snr)
@@ -29,7 +29,7 @@ def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
         denoiser.requires_grad_(False).eval()
         parts.unet.train()
         if plan.learns == "lora":
-            # What is frozen needs no more digits than the arithmetic has.
+            # Frozen weights need no more precision than the arithmetic has.
             precision = plan.loop.precision
             _cast(denoiser.parameters(), torch.float32 if precision == FULL else named_dtype(precision))
             add_lora_layers(parts.unet, plan.lora, plan.seed)
@@ -47,7 +47,7 @@ def _alphas(parts: Parts) -> Tensor:  # [T]
 
 
 def add_lora_layers(unet: Any, lora: Lora, seed: int) -> None:
-    """Adds them to diffusers' UNet, in fp32; at first they change nothing."""
+    """Adds LoRA layers to diffusers' UNet, in fp32; at first they do not change its output."""
     torch.manual_seed(seed)
     targets = list(lora.targets)
     try:
@@ -63,6 +63,6 @@ def add_lora_layers(unet: Any, lora: Lora, seed: int) -> None:
 
 
 def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
-    """Not by a model's own `to`, which warns of modules that there are not."""
+    """Casts the parameters; a model's own `to` would warn of modules that it does not have."""
     for value in parameters:
         value.data = value.data.to(dtype)

@@ -1,4 +1,4 @@
-"""The loop: a step, a line in the CSV, now and then a state and a sample; on one process or many, by accelerate."""
+"""The training loop: steps, a CSV line for each, now and then a state and a sample; accelerate runs many processes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PRECISIONS = (FULL, "fp16", "bf16")
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long, how fast, and how often something is kept."""
+    """The length of the training, its learning rate, and how often it saves states and samples."""
 
     steps: int
-    batch: int  # over all processes and accumulated parts
+    batch: int  # pictures of a step, over all processes and accumulated parts
     rate: float = 1e-3
     warmup: int = 100
     accumulate: int = 1
@@ -53,7 +53,7 @@ class LoopConfig:
             raise InputError(f"precision: got {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
 
     def rate_at(self, step: int) -> float:
-        """Up to the full rate, then along half a cosine to nothing.
+        """The learning rate of a step: it rises to the full rate, then falls along half a cosine to zero.
 
         >>> config = LoopConfig(steps=100, batch=1, rate=1.0, warmup=10)
         >>> [round(config.rate_at(step), 2) for step in (0, 9, 55, 99)]
@@ -72,10 +72,10 @@ BatchOf = Callable[[int, tuple[int, int]], Any]  # step, (part, parts) -> that p
 def train(
     module: nn.Module, batch_of: BatchOf, config: LoopConfig, folder: Path, sample: Sampler | None = None
 ) -> Average:
-    """Trains what requires gradients; goes on where an earlier run in the same folder was stopped.
+    """Trains the parameters that require gradients, from the state in the folder if there is one; returns the average.
 
-    `module(batch)` is the loss. What a batch holds depends on the step alone, so the curve goes on as if nothing had
-    happened, and the gradients of two processes are those of one with the whole batch.
+    `module(batch)` is the loss. A batch depends on the step alone, so a training that was stopped gives the same losses
+    as one that was not, and two processes compute the gradients of one process with the whole batch.
     """
     accelerator = _accelerator(config)
     parts = config.accumulate * accelerator.num_processes
@@ -113,14 +113,14 @@ def _accelerator(config: LoopConfig) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     processes()  # with more patience than accelerate's own
-    # Not everything learns in every kind: SDXL never reads the last layer of its first text encoder.
+    # Some parameters get no gradients: SDXL never reads the last layer of its first text encoder.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     cpu = not torch.cuda.is_available()
     return Accelerator(mixed_precision=config.precision, cpu=cpu, kwargs_handlers=[parallel])
 
 
 def _show(folder: Path, average: Average, sample: Sampler | None, done: int) -> None:
-    """What one looks at while it runs."""
+    """Writes the plot of the losses and a sample, to be looked at during the training."""
     plot_losses(folder / "loss.csv", folder / "loss.png")
     if sample is not None:
         with average.applied():
@@ -130,7 +130,7 @@ def _show(folder: Path, average: Average, sample: Sampler | None, done: int) -> 
 def _step(
     accelerator: Any, module: nn.Module, optimizer: Any, batch_of: BatchOf, config: LoopConfig, step: int
 ) -> float:
-    """One step of the optimizer over the whole global batch; returns the mean loss."""
+    """Makes one step of the optimizer on the global batch, and returns the mean loss."""
     for group in optimizer.param_groups:
         group["lr"] = config.rate_at(step)
     parts, total = config.accumulate * accelerator.num_processes, 0.0
@@ -150,13 +150,13 @@ def _step(
 
 
 def _about(config: LoopConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on; what changes no number may change."""
+    """The settings that must be the same for a training to go on; those that change no number are left out."""
     free = {"save_every", "sample_every", "gradient_checkpointing"}
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 
 class _Log:
-    """A CSV of the losses; what a killed run wrote after its last state is cut off."""
+    """The CSV of the losses; lines that a killed training wrote after its last state are cut off."""
 
     def __init__(self, path: Path, first: int) -> None:
         rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []

@@ -1,4 +1,4 @@
-"""Where pictures come from: the protocol, and scenes of our own; `folder.py` has a user's."""
+"""Sources of pictures: the protocol, and our own scenes. A user's pictures are in `folder.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Picture", "Pictures", "ScenePictures", "as_pixels"]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture at the size of training."""
+    """A picture of the training size."""
 
     pixels: Tensor  # [3, H, W], from -1 to 1
     sizes: Sizes
@@ -32,23 +32,23 @@ class Pictures(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width, of all of them."""
+        """Height and width of every picture."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of pictures."""
 
     def picture(self, index: int, rng: np.random.Generator) -> Picture:
-        """One of them; `rng` decides what is cut out."""
+        """The picture with that number; `rng` decides where it is cut."""
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
-        """What it shows; `rng` decides the words."""
+        """A caption of the picture; `rng` decides the words."""
 
     def describe(self) -> dict[str, Any]:
-        """What the pictures depend on, as JSON can hold it: what was made from them is stale when this changes."""
+        """Everything that the pictures depend on, fit for JSON. When it changes, kept latents are encoded again."""
 
 
 class ScenePictures:
-    """The scenes from number 0 up to `count`."""
+    """The scenes with the numbers 0 to count - 1."""
 
     def __init__(self, count: int, side: int) -> None:
         self.count = count
@@ -56,26 +56,26 @@ class ScenePictures:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Scenes are square."""
+        """Height and width, which are equal."""
         return self.side, self.side
 
     def __len__(self) -> int:
         return self.count
 
     def picture(self, index: int, rng: np.random.Generator) -> Picture:
-        """The whole scene, whatever `rng` says."""
+        """The whole scene; `rng` is not used."""
         return Picture(as_pixels(draw(scene_at(index), self.side)), (*self.size, 0, 0, *self.size))
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
-        """One of the ways to say it."""
+        """One of the scene's captions."""
         return caption(scene_at(index), rng)
 
     def describe(self) -> dict[str, Any]:
-        """Their number and size, and the first one's pixels, for the drawing itself may change."""
+        """The number and size of the scenes, and the pixels of the first, because the drawing code may change."""
         first = hashlib.sha256(draw(scene_at(0), self.side).tobytes()).hexdigest()
         return {"scenes": self.count, "side": self.side, "first": first}
 
 
 def as_pixels(image: Image.Image) -> Tensor:  # [3, H, W], from -1 to 1
-    """The picture as the VAE takes it."""
+    """The picture as a tensor for the VAE."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""What a configuration in `configs/train` says, checked before anything is loaded."""
+"""The plan of a training: a configuration of `configs/train`, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ LEARN = ("all", "unet", "lora")
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures of a folder or scenes of our own, and what is cut out of them."""
+    """The pictures to learn from: a folder's or our own scenes, and the size of the cuts."""
 
-    scenes: int = 0  # how many
+    scenes: int = 0  # number of scenes
     folder: Path | None = None  # pictures and a metadata.jsonl with their captions
     side: int = 256
     height: int = 0  # 0: the side
     width: int = 0
-    crop: int = 0  # of the VAE's stage, which learns from parts of pictures; 0: half of the side
-    repeats: int = 1  # how many crops, flips and masks of each picture
+    crop: int = 0  # side of the crops that the stage `vae` learns from; 0: half of the side
+    repeats: int = 1  # draws of each picture: crops, flips and masks
     flip: bool = False  # every other crop is mirrored
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class Lora:
     """The matrices of small rank that are learned beside the frozen ones."""
 
     rank: int = 16
-    alpha: int = 16  # they count alpha / rank times
+    alpha: int = 16  # the matrices are multiplied by alpha / rank
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # the ends of layers' names
 
     def __post_init__(self) -> None:
@@ -71,16 +71,16 @@ class Plan:
     out: Path
     data: Data
     loop: LoopConfig
-    kind: str | None = None  # None: what `start` is; from nothing, sdxl-base
-    variant: str = "full"  # the config of the shapes, where it starts from nothing
-    seed: int = 0  # of everything that is random
-    start: Path | None = None  # a checkpoint to go on from; None: from nothing
-    vae: Path | None = None  # the checkpoint whose VAE a diffusion stage from nothing takes
-    learn: str | None = None  # all, unet, lora; None: all from nothing, the UNet of a checkpoint
+    kind: str | None = None  # None: the kind of `start`, else sdxl-base
+    variant: str = "full"  # without `start`: the config of the shapes
+    seed: int = 0  # of all random numbers
+    start: Path | None = None  # the checkpoint to go on from; None: new models
+    vae: Path | None = None  # without `start`: the checkpoint whose VAE a diffusion stage uses
+    learn: str | None = None  # all, unet, lora; None: unet with `start`, all without
     lora: Lora = field(default_factory=Lora)
     drop: float = 0.1  # share of the captions that are left out, for guidance
     min_snr: float | None = None
-    prompts: tuple[str, ...] = ()  # what the samples show
+    prompts: tuple[str, ...] = ()  # prompts of the samples
 
     def __post_init__(self) -> None:
         for name, known in (("stage", STAGES), ("kind", KINDS), ("learn", LEARN)):
@@ -108,7 +108,7 @@ class Plan:
 
     @property
     def learns(self) -> str:
-        """One of LEARN."""
+        """The weights that learn: one of LEARN."""
         return self.learn or ("all" if self.start is None else "unet")
 
 

@@ -1,4 +1,4 @@
-"""The losses of a run as a picture."""
+"""The plot of a training's losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def plot_losses(table: Path, path: Path) -> None:
-    """The losses thin, their running median thick, the rate on an axis of its own; without matplotlib, a warning."""
+    """Draws the losses thin, their running median thick, and the rate on its own axis; warns without matplotlib."""
     try:
         from matplotlib.figure import Figure  # not pyplot: it would choose a window system
     except ImportError:
@@ -47,7 +47,7 @@ def running_median(
     values: Numbers,  # [N]
     count: int = 400,
 ) -> tuple[npt.NDArray[np.int64], Numbers]:  # [at most count] twice
-    """Places, `count` of them evenly spread, and at each the median of the nearest twentieth of the values.
+    """At most `count` evenly spread places, and around each the median of a twentieth of all values.
 
     >>> places, medians = running_median(np.array([5.0, 1.0, 9.0]))
     >>> places.tolist(), medians.tolist()

@@ -1,4 +1,4 @@
-"""This process among those that `accelerate launch` started; alone, it is the first of one."""
+"""The place of this process among those that `accelerate launch` started; a process alone is the first of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PATIENCE = timedelta(days=1)  # how long the others wait for the first one, whi
 
 
 def processes() -> Any:  # accelerate.PartialState
-    """This process among those of a training: its number, its device, and how it waits for the others."""
+    """Accelerate's state of this process: its number, its device, and how to wait for the others."""
     from accelerate import PartialState
 
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)

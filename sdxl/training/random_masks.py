@@ -13,7 +13,7 @@ _WHOLE, _STROKES = 0.15, 0.55  # shares of the masks; the rest are rectangles
 
 
 def random_mask(rng: np.random.Generator, height: int, width: int) -> Mask:
-    """One mask; never empty.
+    """A random mask that is never empty.
 
     >>> bool(random_mask(np.random.default_rng(0), 64, 64).any())
     True
@@ -35,7 +35,7 @@ def _rectangle(rng: np.random.Generator, height: int, width: int, pen: ImageDraw
 
 
 def _stroke(rng: np.random.Generator, height: int, width: int, pen: ImageDraw.ImageDraw) -> None:
-    """A brush that turns as it goes."""
+    """Draws the stroke of a brush that turns on its way."""
     side = min(height, width)
     breadth = max(int(side * rng.uniform(0.05, 0.2)), 1)
     x, y, heading = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0, 2 * np.pi)

@@ -1,4 +1,4 @@
-"""Configurations: a YAML file and `key=value` from the command line, as the dataclasses that say what may be set."""
+"""Reads a configuration, a YAML file and `key=value` from the command line, into dataclasses of known settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", st
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Any:
-    """What the file says, with the values that `overrides` such as `loop.steps=10` give it."""
+    """The content of the file, with the values that `overrides` such as `loop.steps=10` replace."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -37,7 +37,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Any:
 
 
 def build(kind: Any, values: Any, where: str) -> Any:
-    """The dataclass `kind` with these values; an unknown, a missing or a wrong one is an error that names it.
+    """The dataclass `kind` with these values; the error for an unknown, missing or wrong setting names it.
 
     >>> from sdxl.training.plan import Lora
     >>> build(Lora, {"rank": 4}, "plan.yaml: lora").rank
@@ -56,7 +56,7 @@ def build(kind: Any, values: Any, where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """The value as its annotation wants it: a whole number serves as a number, a text as a path."""
+    """The value in the type of its annotation: an int becomes a float, a text becomes a path."""
     if is_dataclass(hint):
         return build(hint, value, where)
     options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
@@ -64,7 +64,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return None
     wanted = options[0]
     if wanted is str and value is False:
-        return "no"  # what YAML takes a bare `no` for
+        return "no"  # YAML reads a bare `no` as false
     if wanted is Path and isinstance(value, str) and value:
         return Path(value)
     if wanted is float and type(value) is int:
@@ -72,6 +72,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if get_origin(wanted) is tuple:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
-    elif type(value) is wanted:  # not isinstance: true is no number
+    elif type(value) is wanted:  # not isinstance, because a bool would pass as an int
         return value
     raise InputError(f"{where}: got {value!r}, expected {_EXPECTED.get(wanted, 'a list of texts')}")

@@ -1,4 +1,4 @@
-"""What a run leaves: the checkpoint as one file and as a diffusers folder, or a LoRA file; and how to use it."""
+"""The results of a training: the checkpoint as one file and as a diffusers folder, or a LoRA file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sige.files import atomic_write
 __all__ = ["FOLDER", "LORA", "WEIGHTS", "write_results"]
 
 WEIGHTS, FOLDER, LORA = "model.safetensors", "diffusers", "pytorch_lora_weights.safetensors"
-_MODEL = {"sdxl-base": "sdxl", "sdxl-turbo": "sdxl", "sdxl-inpaint": "sdxl-inpaint"}  # what run.py calls them
+_MODEL = {"sdxl-base": "sdxl", "sdxl-turbo": "sdxl", "sdxl-inpaint": "sdxl-inpaint"}  # run.py's names
 
 
 def write_results(parts: Parts, plan: Plan) -> str:
-    """Writes what was learned, and returns a line that names the files and a command to try them with."""
+    """Writes the learned weights, and returns a line that says where they are and how to use them."""
     command = f"python run.py --model {_MODEL.get(parts.kind, 'sd15')} --weight_path"
     if plan.stage == "diffusion" and plan.learns == "lora":
         _save_lora(parts, plan.out / LORA)
         return f"wrote {plan.out / LORA}: {command} {plan.start} --lora {plan.out / LORA} ..."
-    if plan.start is not None:  # from nothing its words were learned into the same place
+    if plan.start is not None:  # without a start, the tokenizers were learned into this folder
         _save_words(parts, plan.out)
     _save_checkpoint(parts, plan.out)
     file, folder = plan.out / WEIGHTS, plan.out / FOLDER
@@ -32,18 +32,18 @@ def write_results(parts: Parts, plan: Plan) -> str:
 
 
 def _save_words(parts: Parts, out: Path) -> None:
-    """Beside the single file, which does not hold them."""
+    """Writes the tokenizers beside the single file, which does not hold them."""
     for name in ("tokenizer", "tokenizer_2"):
         if (tokenizer := getattr(parts, name)) is not None:
             tokenizer.save_pretrained(out / name)
-            backend = getattr(tokenizer, "backend_tokenizer", None)  # transformers before 5 has written them by now
+            backend = getattr(tokenizer, "backend_tokenizer", None)  # None before transformers 5, which wrote all above
             if backend is not None:
                 backend.model.save(str(out / name))  # vocab.json and merges.txt, which others read
 
 
 def _save_checkpoint(parts: Parts, out: Path) -> None:
     save_single_file(parts, out / WEIGHTS)
-    shutil.rmtree(out / FOLDER, ignore_errors=True)  # an earlier run's, which the state can make again
+    shutil.rmtree(out / FOLDER, ignore_errors=True)  # from an earlier training; the state can make it again
     save_folder(parts, out / FOLDER)
 
 
@@ -53,10 +53,10 @@ def _save_lora(parts: Parts, path: Path) -> None:
     name = "StableDiffusionPipeline" if parts.kind.startswith("sd15") else "StableDiffusionXLPipeline"
     layers = diffusers.utils.convert_state_dict_to_diffusers(get_peft_model_state_dict(parts.unet))
     layers = {key: value.cpu().contiguous() for key, value in layers.items()}
-    about = parts.unet.peft_config["default"].to_dict()  # rank and alpha: without them a loader takes them as equal
+    about = parts.unet.peft_config["default"].to_dict()  # a loader that finds no rank and alpha takes them as equal
     with atomic_write(path) as temporary:
         mode = temporary.stat().st_mode
         getattr(diffusers, name).save_lora_weights(
             path.parent, layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
         )
-        temporary.chmod(mode)  # safetensors makes a file of its own, which only its owner may read
+        temporary.chmod(mode)  # safetensors replaces the file by one that only its owner may read

@@ -1,4 +1,4 @@
-"""What one looks at while it runs: pictures side by side in one file."""
+"""Samples during the training: pictures side by side in one file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SETTINGS = {"num_inference_steps": 25, "guidance_scale": 4.0, "output_type": "p
 
 @torch.no_grad()
 def paint_again(vae: Any, plan: Plan, step: int) -> None:
-    """Pictures above, what the VAE makes of them below."""
+    """Writes a sample of the VAE: pictures above, the same after encoding and decoding below."""
     pixels = torch.stack([as_pixels(draw(scene_at(HELD_OUT + i), plan.data.side)) for i in range(6)])
     again = vae.decode(vae.encode(pixels.to(vae.device)).latent_dist.mean).sample.cpu()
     save_grid(torch.stack([pixels, again]), _path(plan, step))
@@ -35,7 +35,7 @@ def paint_again(vae: Any, plan: Plan, step: int) -> None:
 
 @torch.no_grad()
 def paint_prompts(parts: Parts, plan: Plan, step: int) -> None:
-    """A picture for each of the plan's prompts."""
+    """Writes a sample of a text-to-image model: a picture for each of the plan's prompts."""
     images = _painted(parts, "text2img", plan, {})  # [P, 3, H, W]
     columns = 4 if len(images) % 4 == 0 else 1
     save_grid(images.view(-1, columns, *images.shape[1:]), _path(plan, step))
@@ -43,7 +43,7 @@ def paint_prompts(parts: Parts, plan: Plan, step: int) -> None:
 
 @torch.no_grad()
 def paint_masked(parts: Parts, plan: Plan, pictures: Pictures, step: int) -> None:
-    """Pictures without what is under a mask above, what the prompts make of them below."""
+    """Writes a sample of an inpainting model: masked pictures above, the painted ones below."""
     rngs = [np.random.default_rng([9, place]) for place in range(len(plan.prompts))]
     pixels = torch.stack([pictures.picture(i % len(pictures), rng).pixels for i, rng in enumerate(rngs)])
     masks = torch.stack([mask_for(rng, pictures.size) for rng in rngs])  # [P, 1, H, W]
@@ -52,7 +52,7 @@ def paint_masked(parts: Parts, plan: Plan, pictures: Pictures, step: int) -> Non
 
 
 def _painted(parts: Parts, task: str, plan: Plan, pictures: dict[str, Tensor]) -> Tensor:  # [P, 3, H, W], from -1 to 1
-    """The prompts painted as many at once as memory allows; `pictures` are what inpainting starts from."""
+    """The painted prompts, as many in one call as memory allows; `pictures` holds the inputs of inpainting."""
     height, width = plan.data.height, plan.data.width
     prompts, step = list(plan.prompts), at_once((height, width))
     done = []
@@ -70,7 +70,7 @@ def _painted(parts: Parts, task: str, plan: Plan, pictures: dict[str, Tensor]) -
 
 @contextmanager
 def _pipeline(parts: Parts, task: str) -> Iterator[Any]:
-    """Diffusers' pipeline; meanwhile the VAE is where the UNet is, in the same dtype."""
+    """Diffusers' pipeline; inside the block the VAE is on the UNet's device, in its dtype."""
     from sdxl.pipelines.load import make_pipeline
 
     pipe = make_pipeline(parts, task)
@@ -91,7 +91,7 @@ def save_grid(
     rows: Tensor,  # [rows, columns, 3, H, W], from -1 to 1
     path: Path,
 ) -> None:
-    """One picture of all."""
+    """Writes all pictures as one."""
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     pixels = ((grid.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
     with atomic_write(path) as temporary:

@@ -31,7 +31,7 @@ _MEASURED = 256  # scenes to measure latents on
 
 
 def run(plan: Plan) -> str:
-    """Trains a stage, writes what it learned into the plan's folder, and returns a line for the user."""
+    """Trains a stage, writes the weights into the plan's folder, and returns a line that says how to use them."""
     plan.out.mkdir(parents=True, exist_ok=True)
     parts = _train_vae(plan) if plan.stage == "vae" else _train_diffusion(plan)
     for model in parts.models().values():
@@ -41,7 +41,7 @@ def run(plan: Plan) -> str:
 
 
 def _train_vae(plan: Plan) -> Parts:
-    """From nothing the text encoders and the UNet beside it are fresh, so that the file is a whole checkpoint."""
+    """Trains the VAE. Without `start`, the UNet and text encoders beside it are new: the file is a whole checkpoint."""
     parts = begin_vae(plan)
     model = Autoencoder(parts.vae.requires_grad_(True).train())
     if plan.loop.gradient_checkpointing:
@@ -56,7 +56,7 @@ def _train_vae(plan: Plan) -> Parts:
 
 
 def _train_diffusion(plan: Plan) -> Parts:
-    """Pictures are encoded once; then the UNet, and what else the plan lets learn, learns on their latents."""
+    """Encodes the pictures once, then trains the UNet and the other weights that the plan lets learn on the latents."""
     pictures = _pictures(plan.data)
     parts = begin(plan)
     draws = Draws(masks=inpaints(parts), repeats=plan.data.repeats, seed=plan.seed)

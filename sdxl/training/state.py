@@ -1,4 +1,4 @@
-"""Where a run stands: weights, optimizer, average and step in one file, written whole or not at all."""
+"""The state of a training: weights, optimizer, average and step in one file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["load_state", "save_state"]
 def save_state(
     path: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average, about: dict[str, Any]
 ) -> None:
-    """Everything that the next step depends on; `about` says which run it is."""
+    """Writes everything that the next step depends on, and `about`, the settings that identify the training."""
     learning = {name: value.detach().cpu() for name, value in module.named_parameters() if value.requires_grad}
     state = {
         "step": step,
@@ -34,7 +34,7 @@ def save_state(
 def load_state(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average, about: dict[str, Any]
 ) -> int:
-    """Puts everything back and returns the step to go on with; refuses the state of another run."""
+    """Restores a state and returns the step to go on with; refuses the state of a training with other settings."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved, names = state["about"], set(state["weights"])
@@ -43,7 +43,7 @@ def load_state(
     learning = {name: value for name, value in module.named_parameters() if value.requires_grad}
     changed = sorted(key for key in {*saved, *about} if saved.get(key) != about.get(key))
     if changed or names != set(learning):
-        what = ", ".join(f"{key} {saved.get(key)!r} -> {about.get(key)!r}" for key in changed) or "what learns"
+        what = ", ".join(f"{key} {saved.get(key)!r} -> {about.get(key)!r}" for key in changed) or "other weights learn"
         raise CheckpointError(f"{path} is of another run ({what}): take another folder, or remove it")
     with torch.no_grad():
         for name, value in learning.items():

@@ -15,7 +15,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # as CLIP spl
 
 
 def train_tokenizer(captions: Iterable[str], folder: Path, padding: str, merges: int = 128) -> None:
-    """Writes a tokenizer whose tokens are the captions' own words, or nearly; any other text is spelled in bytes.
+    """Writes a tokenizer whose tokens are the most frequent parts of the captions' words, and bytes for all other text.
 
     Its vocabulary has 2 x 256 + merges + 2 entries, a number that the text encoders' shapes contain.
     """
@@ -28,7 +28,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, padding: str, merges:
 
 
 def learn_merges(captions: Iterable[str], count: int) -> list[str]:
-    """The pairs of tokens that stand side by side most often, at most `count`, in the order in which to merge them.
+    """At most `count` pairs of tokens that often stand side by side, in the order in which they are learned.
 
     >>> learn_merges(["a red ball", "a red box"], 2)
     ['e d</w>', 'r ed</w>']

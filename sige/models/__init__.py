@@ -1,6 +1,7 @@
-"""The adapters: they walk a diffusers model and build its packed counterpart. In the engine only they know diffusers.
+"""The adapters: they walk a diffusers model and build its packed counterpart.
 
-(`sige.profiling.models` builds whole models from configurations, and imports diffusers for that.)
+In the engine only they know diffusers' classes; `sige.profiling.models` imports diffusers too, to build whole models
+from configurations.
 """
 
 from sige.models.caller import Caller, find_caller

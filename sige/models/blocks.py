@@ -1,4 +1,4 @@
-"""Diffusers' blocks, of UNet and VAE alike, turned into packed ones; what differs from the usual block is refused."""
+"""Packed blocks for diffusers' blocks of UNet and VAE. A block that differs from the usual one is refused."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def feed_forward(walker: Walker, module: Any) -> FeedForward:
 
 
 def projections(walker: Walker, attention: Any) -> Projections:
-    """The layers of a plain attention module; its scores are SDPA's."""
+    """The layers of a plain attention module, one that computes what SDPA computes."""
     walker.claim(attention, Attention)
     processor = type(attention.processor).__name__
     if type(attention.processor) not in PLAIN_PROCESSORS:  # a subclass may compute something else
@@ -111,7 +111,7 @@ def projections(walker: Walker, attention: Any) -> Projections:
             "unload it, or call set_attn_processor(AttnProcessor2_0()) before sige.enable()",
         )
     walker.dropout(attention.to_out[1])
-    for unused in ("to_qkv", "to_kv"):  # what unfusing leaves behind; no plain processor reads it
+    for unused in ("to_qkv", "to_kv"):  # unfuse_qkv_projections() leaves these; no plain processor reads them
         walker.claim_all(getattr(attention, unused, None))
     extras = ("spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj", "sliceable_head_dim_")
     odd = [name for name in extras if getattr(attention, name, None)]
@@ -122,7 +122,7 @@ def projections(walker: Walker, attention: Any) -> Projections:
 
 
 def attention_block(walker: Walker, attention: Any) -> AttentionBlock:
-    """The VAE's: its own norm and residual, over all positions."""
+    """The VAE's attention block, which has a norm and a residual of its own."""
     layers = projections(walker, attention)
     walker.require(attention, attention.residual_connection, "expected attention with a residual connection")
     norm = PackedGroupNorm(walker.path(attention), walker.claim(attention.group_norm, nn.GroupNorm), attention)

@@ -1,4 +1,4 @@
-"""Which pipeline is calling a model right now.
+"""Finds the pipeline that is calling a model.
 
 A UNet may serve several pipelines, each with a scheduler of its own (`AutoPipelineForInpainting.from_pipe`). Only the
 call stack tells whose step a call is: the nearest frame whose `self` is a pipeline that holds this very module.
@@ -26,17 +26,17 @@ class Caller:
 
     @property
     def timesteps(self) -> Any:  # [steps]
-        """The scheduler's; each call of a pipeline makes a new tensor."""
+        """The scheduler's timesteps: a new tensor in each call of a pipeline."""
         return self.pipe.scheduler.timesteps
 
     @property
     def count(self) -> int:
-        """How often this call runs the model: strength and a split leave timesteps out."""
+        """The number of steps of this call: `strength`, or a split between models, leaves timesteps out."""
         return int(getattr(self.pipe, "num_timesteps", 0) or len(self.timesteps))
 
 
 def find_caller(module: nn.Module) -> Caller | None:
-    """The pipeline that calls the module; None where it is called by hand. Takes some microseconds."""
+    """The pipeline that calls the module, None when it is called by hand; takes some microseconds."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_varnames[:1] == ("self",):

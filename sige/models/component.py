@@ -20,14 +20,14 @@ Role = Literal["denoiser", "coder"]
 
 
 class Component(Protocol):
-    """What the engine needs of a UNet, an encoder or a decoder: how to read a call, and its packed pass."""
+    """A UNet, an encoder or a decoder as the engine sees it: reads the arguments of a call and runs a packed pass."""
 
     name: str  # unet, vae.encoder, vae.decoder: its key in a recording
     role: Role
     module: nn.Module  # whose forward is replaced
 
     def probes(self) -> list[Probe]:
-        """What a dense pass must record."""
+        """The probes of all layers: what a dense pass must record."""
 
     def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
         """The image-like input among the arguments of forward."""
@@ -37,34 +37,34 @@ class Component(Protocol):
         arguments: dict[str, Any],
         sample: Tensor,  # [B, C, H, W]
     ) -> dict[str, Any]:
-        """The same arguments with another input."""
+        """The arguments with another image-like input."""
 
     def text(self, arguments: dict[str, Any]) -> Tensor | None:  # [B, tokens, C]
-        """The prompt among the arguments; None where the component reads none."""
+        """The prompt among the arguments; None for a component that reads none."""
 
     def check(self, arguments: dict[str, Any]) -> None:
-        """Refuses arguments that cannot run packed, by name, with what to do."""
+        """Refuses arguments that cannot run packed; the error names the argument and says what to do."""
 
     def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
-        """The packed pass: the output at the active positions."""
+        """Runs the packed pass and returns the output at the active positions."""
 
     def wrap(self, output: Tensor, arguments: dict[str, Any]) -> Any:  # [B, C_out, H_out, W_out]
-        """The output in the form in which forward returns it."""
+        """The output in the form that forward returns."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module that may become a component. `walk` walks it; it raises `UnsupportedError` where that fails."""
+    """A module that may become a component. `walk` builds the component, or raises `UnsupportedError`."""
 
     name: str
     role: Role
     module: nn.Module
     walk: Callable[[], Component]
-    required: bool = True  # refused by enable(); otherwise only where it would have to be recorded or run packed
+    required: bool = True  # enable() refuses a module that fails; else the first call to record or run packed does
 
 
 def sample_size(sample: Tensor) -> Size:  # [B, C, H, W]
-    """The level of an image-like tensor."""
+    """Height and width of an image-like tensor."""
     return sample.shape[2], sample.shape[3]
 
 
@@ -72,7 +72,7 @@ def pack(
     dense: Tensor,  # [B, C, H, W]
     layout: Layout,
 ) -> Features:
-    """The active positions of an image-like tensor as rows."""
+    """The packed rows of an image-like tensor: its values at the active positions."""
     size = sample_size(dense)
     rows = dense.flatten(2).index_select(2, layout.index(size)).transpose(1, 2).contiguous()  # [B, N, C]
     return Features(rows, size)
@@ -83,6 +83,6 @@ def unpack(
     rows: Tensor,  # [B, N, C]
     layout: Layout,
 ) -> Tensor:  # [B, C, H, W]
-    """`output` itself with the rows at the active positions."""
+    """Writes the rows to the active positions of `output`, and returns `output`."""
     scatter(output, rows, layout.index(sample_size(output)))
     return output

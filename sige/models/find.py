@@ -1,4 +1,4 @@
-"""From what a user passes to enable() to the parts that can run packed."""
+"""The parts of enable()'s argument that can run packed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["find_parts", "is_pipeline"]
 
 
 def find_parts(target: object) -> list[Part]:
-    """The UNet, the VAE's encoder and decoder, or those of a pipeline.
+    """The parts of a UNet, of a VAE (its encoder and decoder), or of a pipeline that has them.
 
-    A pipeline's VAE is not required to run packed: policies run it dense.
+    Policies run a pipeline's VAE dense, so it need not run packed.
     """
     if isinstance(target, UNet2DConditionModel):
         return [Part(PackedUNet.name, PackedUNet.role, target, partial(PackedUNet, target))]
@@ -43,7 +43,7 @@ def _parts_of_pipeline(pipe: DiffusionPipeline) -> list[Part]:
 
 
 def is_pipeline(target: object) -> bool:
-    """Says whether it is a whole pipeline with a UNet, whose calls have steps."""
+    """Says whether the target is a whole pipeline with a UNet, so that its calls have steps."""
     return isinstance(target, DiffusionPipeline) and getattr(target, "unet", None) is not None
 
 

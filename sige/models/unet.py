@@ -54,7 +54,7 @@ class Stage:
 
 
 class PackedUNet:
-    """A UNet that was walked; `packed` follows its forward at the active positions."""
+    """The packed counterpart of a UNet; `packed` does at the active positions what the UNet's forward does."""
 
     name = "unet"
     role: Role = "denoiser"
@@ -160,7 +160,7 @@ class PackedUNet:
         return self.last(x, packed_pass).rows
 
     def _embedding(self, arguments: dict[str, Any]) -> Tensor:  # [B, E]
-        """Time and micro-conditioning, by the model's own methods."""
+        """The embedding of the time and the micro-conditioning, by the model's own methods."""
         unet, sample = self.module, arguments["sample"]
         time = unet.get_time_embed(sample=sample, timestep=arguments["timestep"])
         embedding = unet.time_embedding(time, arguments["timestep_cond"])

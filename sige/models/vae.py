@@ -25,7 +25,7 @@ Layer = PackedConv | ResnetBlock | AttentionBlock
 
 
 class PackedCoder:
-    """An encoder or a decoder that was walked: a chain of layers without skips."""
+    """The packed counterpart of an encoder or a decoder: a chain of layers without skip connections."""
 
     role: Role = "coder"
 
@@ -101,7 +101,7 @@ class PackedCoder:
 
 
 def check_whole(vae: AutoencoderKL) -> None:
-    """Refuses tiles and slices: each would be recorded as if it were the picture."""
+    """Refuses a VAE that works in tiles or slices, because each would be recorded as if it were the whole picture."""
     for flag, method in (("use_tiling", "disable_tiling"), ("use_slicing", "disable_slicing")):
         if getattr(vae, flag, False):
             raise UnsupportedError(f"vae: {flag} is on and cannot run packed: call vae.{method}() first")

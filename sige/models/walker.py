@@ -1,4 +1,4 @@
-"""The walker: goes through a model, claims each module that it understands, refuses the rest by path and class."""
+"""The walker: it goes through a model, claims each module that it knows, and refuses the others by path and class."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LAYERS = (nn.Conv2d, nn.GroupNorm, nn.LayerNorm)  # the kinds that hold weights
 
 
 class Walker:
-    """Builds packed blocks from the modules of `root`, and remembers which modules it has understood.
+    """Goes through the modules of `root` while the packed blocks are built, and keeps the modules that they claim.
 
-    `finish` refuses a module with weights that nothing has claimed: one that was added, or that a newer diffusers
+    `finish` refuses a module with weights that no block has claimed: one that was added, or one that a newer diffusers
     calls in a way that this walker does not know.
     """
 
@@ -33,7 +33,7 @@ class Walker:
     # ---- claims and refusals ------------------------------------------------------------------------------------
 
     def path(self, module: nn.Module) -> str:
-        """Where the module stands in the component: its key in a recording."""
+        """The path of the module in the component, which is its key in a recording."""
         return str(self._paths[module])
 
     def refuse(self, module: nn.Module, why: str) -> UnsupportedError:
@@ -42,7 +42,7 @@ class Walker:
         return UnsupportedError(f"{path} ({type(module).__module__}.{type(module).__name__}): {why}")
 
     def claim(self, module: Any, *kinds: type[nn.Module]) -> Any:
-        """The module itself, which must be exactly of one of the kinds."""
+        """The module itself, after a check that its class is one of the kinds and not a subclass."""
         if type(module) not in kinds:
             wanted = " or ".join(kind.__name__ for kind in kinds)
             hint = self._hint(module)
@@ -51,13 +51,13 @@ class Walker:
         return module
 
     def claim_all(self, module: Any) -> Any:
-        """A module that is called as it is, on rows: all of it is understood, adapters included."""
+        """The module itself, claimed with all its parts and adapters: packed passes call it as it is, on rows."""
         if module is not None:
             self._whole.update(module.modules())
         return module
 
     def finish(self) -> None:
-        """Every weight belongs to a layer that was claimed, and nothing hangs on a module that is not called."""
+        """Refuses weights outside the claimed layers, and hooks or replaced forwards on modules that are not called."""
         for module in self.root.modules():
             if module is not self.root and module not in self._whole and is_hooked(module):
                 raise self.refuse(
@@ -86,7 +86,7 @@ class Walker:
     # ---- layers ---------------------------------------------------------------------------------------------------
 
     def conv(self, conv: Any, geometry: Geometry, norm: Any = None, at: nn.Module | None = None) -> PackedConv:
-        """A convolution of the given geometry, with the GroupNorm (and SiLU) before it."""
+        """The packed convolution, which must have the given geometry, with the GroupNorm (and SiLU) before it."""
         self.claim(conv, nn.Conv2d)
         padding = geometry.padding[0]
         expected = (geometry.kernel, (geometry.stride,) * 2, (padding,) * 2, (1, 1), 1, "zeros")
@@ -99,7 +99,7 @@ class Walker:
         return PackedConv(self.path(at or norm or conv), conv, geometry, norm, at)
 
     def row_layer(self, layer: Any) -> nn.Module:
-        """A linear layer (with adapters, if any) or a 1x1 convolution."""
+        """The layer itself, claimed: a linear layer (with adapters, if any) or a 1x1 convolution."""
         if isinstance(layer, nn.Conv2d):
             self.claim(layer, nn.Conv2d)
             self.require(layer, layer.kernel_size == (1, 1) and layer.stride == (1, 1), "expected a 1x1 convolution")
@@ -111,11 +111,11 @@ class Walker:
         return layer  # type: ignore[no-any-return]
 
     def silu(self, module: nn.Module) -> None:
-        """The activation that gather applies."""
+        """Refuses an activation other than SiLU, the one that gathers apply."""
         self.require(module, type(module) is nn.SiLU, "expected SiLU as the activation")
 
     def dropout(self, module: nn.Module) -> None:
-        """A dropout that lets everything pass."""
+        """Claims the dropout, which must let everything pass."""
         self.claim(module, nn.Dropout)
         idle = not (module.training and module.p)
         self.require(module, idle, "drops features while training, which a packed pass does not: call eval() first")

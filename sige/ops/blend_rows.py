@@ -1,4 +1,4 @@
-"""blend_rows: a weighted sum of recorded rows, at some positions or at all."""
+"""blend_rows: a weighted sum of recorded rows, at some positions or at all of them."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ def block_attention(
 ) -> Tensor:  # [B, N, Hd, D]
     """Softmax attention of each query over the keys that `index` lists, numbered as in a gather map.
 
-    An entry v < K is fresh row v, v >= K is recorded row v - K, v < 0 is not seen: a map of all positions with the
-    active ones replaced (`row_map`) reads recorded keys everywhere but where fresh ones took their place. A false
-    entry of `block_mask` hides 64 consecutive entries of the index from 64 consecutive queries. A query that sees no
-    key gives zeros. `scale` is 1 / sqrt(D) unless given.
+    An entry v < 0 is hidden, v < K is fresh row v, v >= K is recorded row v - K. So `row_map` as the index reads fresh
+    keys at the active positions and recorded keys at all others. A false entry of `block_mask` hides 64 consecutive
+    entries of the index from 64 consecutive queries. A query that sees no key gives zeros. `scale` is 1 / sqrt(D)
+    unless given.
 
     >>> query = key = torch.ones(1, 1, 1, 2)
     >>> nothing = torch.empty(1, 0, 1, 2)

@@ -37,7 +37,7 @@ def check_tensor(
     shape: tuple[int | None, ...],
     contiguous: bool = True,
 ) -> None:
-    """Shape (None takes any size), dtype, device of `like`, contiguity: the first that is wrong raises."""
+    """Refuses a tensor of another shape (None takes any size), dtype, device than `like`'s, or not contiguous."""
     right = tensor.dim() == len(shape)
     right = right and all(want is None or got == want for got, want in zip(tensor.shape, shape, strict=True))
     if not right:
@@ -54,25 +54,25 @@ def check_tensor(
 
 
 def check_storage_dtype(op: str, name: str, tensor: Tensor) -> None:
-    """Only dtypes that the kernels read: float32, float16, bfloat16."""
+    """Refuses a dtype that the kernels do not read: they read float32, float16 and bfloat16."""
     if tensor.dtype not in STORAGE_DTYPES:
         raise OpError(f"{op}: {name} has dtype {_name(tensor.dtype)}, expected float32, float16 or bfloat16")
 
 
 def check_terms(op: str, name: str, terms: Sequence[Tensor]) -> None:
-    """A list of tensors, one for each term of a blend: from one to `MOST_TERMS`."""
+    """Refuses a list of terms of a blend that has none, or more than `MOST_TERMS`."""
     if not 1 <= len(terms) <= MOST_TERMS:
         raise OpError(f"{op}: {name} has {len(terms)} tensors, expected 1 to {MOST_TERMS}")
 
 
 def check_as_many(op: str, name: str, got: Sequence[object], first: str, terms: Sequence[Tensor]) -> None:
-    """A list that goes with the list `first`, entry by entry."""
+    """Refuses a list that has another number of entries than `terms`, the list called `first`."""
     if len(got) != len(terms):
         raise OpError(f"{op}: {name} has {len(got)} entries, expected {len(terms)} like {first}")
 
 
 def check_index(op: str, name: str, index: Tensor, low: int, high: int) -> None:
-    """Every entry in [low, high). Reads the values: not for fakes."""
+    """Refuses an index with an entry outside [low, high). It reads the values, so fakes do not call it."""
     invalid = ((index < low) | (index >= high)).flatten()
     if invalid.any():
         slot = int(invalid.to(torch.uint8).argmax())

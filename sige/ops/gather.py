@@ -21,7 +21,7 @@ def gather(
     shift: Tensor | None = None,  # fp32 [B, C]
     activation: Activation = "none",
 ) -> Tensor:  # [B, N_out, T * C]
-    """Reads one row per index entry, applies scale, shift and activation on the way, zeros for padding.
+    """The rows that `index` names, with scale, shift and activation applied on the way.
 
     An entry v < 0 is a zero row (zero *after* the activation), v < N is packed row v, v >= N is recorded row v - N.
 
@@ -72,7 +72,7 @@ def check_gather(
     shift: Tensor | None,
     activation: int,
 ) -> None:
-    """The arguments that gather and sparse_conv2d share."""
+    """Refuses wrong arguments among those that gather and sparse_conv2d share."""
     check_tensor(op, "packed", packed, packed, packed.dtype, "[B, N, C]", (None, None, None))
     batch, _, channels = packed.shape
     check_tensor(op, "recorded", recorded, packed, packed.dtype, "[B, M, C]", (batch, None, channels))

@@ -30,7 +30,7 @@ def update_group_stats(
     index: Tensor | None,  # int32 [N], or None where M = N
     packed: Tensor,  # [B, N, C]
 ) -> Tensor:  # fp64 [B, G, 2]
-    """`stats` after packed row n has replaced recorded row `index[n]`: minus the old values, plus the new.
+    """`stats` minus the recorded rows `index[n]`, plus the packed rows n that replace them.
 
     >>> recorded = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     >>> index, packed = torch.tensor([1], dtype=torch.int32), torch.tensor([[[0.0, 5.0]]])
@@ -78,7 +78,7 @@ def _update_group_stats_reference(
 
 
 def check_rows(op: str, name: str, rows: Tensor, groups: int) -> None:
-    """Rows [B, N, C] whose channels come in `groups` groups."""
+    """Refuses rows that are not [B, N, C] with channels that divide into `groups` groups."""
     check_tensor(op, name, rows, rows, rows.dtype, "[B, N, C]", (None, None, None))
     if groups < 1 or rows.shape[2] % groups != 0:
         raise OpError(f"{op}: groups is {groups}, expected a divisor of the {int(rows.shape[2])} channels of {name}")

@@ -1,4 +1,4 @@
-"""From sums of groups to what a GroupNorm multiplies by and adds: norm_affine and frozen statistics share it."""
+"""Computes the scale and shift of a GroupNorm from the sums of its groups; norm_affine and frozen statistics use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def blend_stats(
     weights: Sequence[float],
     count: int,  # elements of a group
 ) -> Tensor:  # fp64 [B, G, 2]
-    """Weighted means, and variances weighted on a logarithmic scale; one term of weight 1 as it is.
+    """Sums with the blend's mean and variance: means are weighted, variances are weighted on a logarithmic scale.
+
+    A single term of weight 1 comes back unchanged.
 
     A forecast has negative weights. Blended sums of squares could leave a variance below zero; this cannot.
 

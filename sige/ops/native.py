@@ -1,8 +1,8 @@
-"""Finds and loads the native libraries, and says per device which implementation runs.
+"""Finds and loads the native libraries, and says for each device which implementation runs.
 
-`SIGE_BACKEND=native` (default) uses what was built and falls back to the reference; `SIGE_BACKEND=reference` uses the
-reference everywhere. `SIGE_LIBRARIES` names another folder to load the libraries from (a sanitized build, say). Nothing
-here fails for want of a library or a GPU.
+`SIGE_BACKEND=native` (default) takes the native library, and the reference on a device that has none;
+`SIGE_BACKEND=reference` takes the reference on every device. `SIGE_LIBRARIES` names another folder to load the
+libraries from (a sanitized build, say). A missing library or GPU is no error here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIBRARIES = Path(os.environ.get("SIGE_LIBRARIES") or Path(__file__).resolve().pa
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs the ops on one device: the native library, or the reference and why."""
+    """The implementation that runs the ops on one device: the native library, or the reference with the reason."""
 
     device: str  # the dispatch key: CPU or CUDA
     native: bool
@@ -37,7 +37,7 @@ def backends() -> tuple[Backend, ...]:
 
 
 def load() -> tuple[Backend, ...]:
-    """Loads what there is to load. The op schemas must be defined before."""
+    """Loads the native libraries that exist, and returns the backends. The op schemas must be defined before."""
     for device in ("CPU", "CUDA"):
         if device not in _loaded:
             _loaded[device] = _load_device(device)

@@ -25,9 +25,10 @@ def norm_affine(
     bias: Tensor | None = None,  # [C], the same
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
-    """Scale and shift: in each recording packed row n replaces row `index[n]`, then the moments are blended.
+    """Scale and shift of the norm after packed row n has replaced row `index[n]` in each recording.
 
-    Means are weighted by `blend`, variances on a logarithmic scale; one term of weight 1 is taken as it is.
+    Then the moments are blended: `blend` weights the means, and the variances on a logarithmic scale. A single term of
+    weight 1 is not changed.
 
     >>> recorded = torch.tensor([[[1.0], [4.0]]])
     >>> stats = torch.tensor([[[5.0, 17.0]]], dtype=torch.float64)

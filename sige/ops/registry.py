@@ -1,4 +1,4 @@
-"""Registration of an op: schema once, then native kernels where they were built and the reference where not."""
+"""Registration of ops: each schema once, then on each device the native kernels, or the reference without them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def register(
     fake: Callable[..., Any],
     index_range: Callable[..., IndexRange | None] | None = None,
 ) -> None:
-    """Defines the op. `fake` checks shapes and dtypes; `index_range` says which entries the reference must check."""
+    """Defines the op. `fake` checks shapes and dtypes; `index_range` gives the entries that an index may hold."""
     op = Op(schema, reference, fake, index_range)
     OPS[op.name] = op
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -60,7 +60,7 @@ def register(
 
 
 def activate() -> None:
-    """Loads the native libraries and registers the reference where there is none. Called once, by `sige.ops`."""
+    """Loads the native libraries, and registers the reference on devices without one. `sige.ops` calls it once."""
     for backend in native.load():
         if not backend.native:
             for op in OPS.values():
@@ -68,12 +68,12 @@ def activate() -> None:
 
 
 def checked_reference(op: Op, backend: native.Backend) -> Callable[..., Any]:
-    """The reference behind the checks that a native op makes, warning once that it is slow."""
+    """The reference with the checks of a native op before it; its first call warns that it is slow."""
 
     @functools.wraps(op.reference)
     def run(*args: Any) -> Any:
         _warn_once(backend.device, backend.reason)
-        op.fake(*args)  # for its checks; what it allocates is never written
+        op.fake(*args)  # for its checks: nobody writes the memory that it allocates
         if op.index_range and (range_ := op.index_range(*args)):
             checks.check_index(op.name, range_.name, range_.index, range_.low, range_.high)
         return op.reference(*args)

@@ -1,4 +1,4 @@
-"""Attention on packed rows: active queries, recorded keys and values with the active ones replaced."""
+"""Attention on packed rows: active queries see recorded keys and values, with fresh ones at the active positions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sige.sizes import Size
 
 __all__ = ["CrossAttention", "Projections", "SelfAttention"]
 
-# benchmarks/block_attention.py: up to this head size the op is faster than SDPA on the CPU, above it slower. On CUDA
-# SDPA has tensor cores, which the op has not.
+# On the CPU the op is faster than SDPA up to this head size and slower above it (benchmarks/block_attention.py). On
+# CUDA, SDPA uses tensor cores and the op does not.
 LARGEST_HEAD_ON_CPU = 160
 
 
@@ -32,7 +32,7 @@ class Projections:
     heads: int
 
     def split(self, rows: Tensor) -> Tensor:  # [B, N, Hd * D] -> [B, N, Hd, D]
-        """Rows by head."""
+        """The rows with their channels split into heads."""
         return rows.view(*rows.shape[:2], self.heads, rows.shape[2] // self.heads)
 
 
@@ -61,7 +61,7 @@ class SelfAttention:
         query, key, value = (layers.split(linear(rows, layer)) for layer in (layers.query, layers.key, layers.value))
         if query.shape[1] == 0:
             return residual
-        in_place = packed_pass.recorded.is_one  # then recorded rows are read where they lie, active ones skipped
+        in_place = packed_pass.recorded.is_one  # then the op reads the recorded rows in place and skips active ones
         inactive = None if in_place else packed_pass.layout.inactive(size)
         recorded_key, recorded_value = (
             layers.split(packed_pass.recorded.rows(name, inactive)) for name in (self.key_name, self.value_name)

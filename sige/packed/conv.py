@@ -15,15 +15,15 @@ __all__ = ["PackedConv"]
 
 
 class PackedConv:
-    """A convolution whose input was recorded under `key`, with the norm and SiLU before it where there are any."""
+    """A convolution whose input was recorded under `key`, with the norm and SiLU before it if it has them."""
 
     def __init__(
         self,
         key: str,
         conv: nn.Conv2d,
         geometry: Geometry,
-        norm: nn.GroupNorm | None = None,  # then SiLU follows it
-        at: nn.Module | None = None,  # the module whose input is recorded: norm or convolution unless given
+        norm: nn.GroupNorm | None = None,  # a SiLU follows it
+        at: nn.Module | None = None,  # the module whose input is recorded; None: the norm, else the convolution
     ) -> None:
         self.key = key
         self.conv = conv
@@ -36,7 +36,7 @@ class PackedConv:
         x: Features,
         packed_pass: PackedPass,
         residual: Tensor | None = None,  # [B, N_out, C_out]
-        upsample_size: Size | None = None,  # of the level above, where it is not twice this one
+        upsample_size: Size | None = None,  # size of the next level, where it is not twice this one
     ) -> Features:
         geometry = self.geometry
         if upsample_size is not None and upsample_size != geometry.upsampled_size(*x.size):
@@ -47,7 +47,7 @@ class PackedConv:
             x.rows,
             packed_pass.recorded.rows(self.key, halo),
             index,
-            flatten_weight(self.conv.weight),  # a view where the weight is channels-last, which enable() sees to
+            flatten_weight(self.conv.weight),  # a view, because enable() makes the weights channels-last
             self.conv.bias,
             scale,
             shift,

@@ -1,4 +1,4 @@
-"""What packed layers hand to each other, and what all of them read during one pass."""
+"""The features that packed layers hand to each other, and the state that all of them read during one pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Features:
 
 @dataclass(frozen=True)
 class PackedPass:
-    """What every layer of one packed pass reads: the region's indices, the recordings, the prompt's keys."""
+    """The state that every layer of one packed pass reads: the region's indices, the recordings, the prompt's keys."""
 
     layout: Layout
     recorded: BlendedComponent

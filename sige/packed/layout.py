@@ -1,4 +1,4 @@
-"""A region's index tensors on one device: which rows a packed layer reads at each level."""
+"""The index tensors of a region on one device: they name the rows that packed layers read at each level."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["Layout"]
 
 @dataclass(eq=False)
 class Layout:
-    """The index tensors of one region; each is made when a layer first asks for it."""
+    """The index tensors of one region, made when a layer first asks for them and then kept."""
 
     region: Region
     device: torch.device
     _kept: dict[object, Tensor] = field(default_factory=dict)
 
     def index(self, size: Size) -> Tensor:  # int32 [N]
-        """The active positions of a level."""
+        """The active positions of a level, in the order of packed rows."""
         return self._keep(("index", size), lambda: self.region.index(*size))
 
     def gather(self, geometry: Geometry, size: Size) -> tuple[Tensor, Tensor]:  # int32 [N_out, T], int32 [M]
-        """A layer's gather map, and the halo rows that it reads."""
+        """The gather map of a layer, and the positions of the halo that it reads."""
         found = gather_map(self.region, geometry, *size)
         key = (geometry, size)
         return self._keep(("map", key), lambda: found.index), self._keep(("halo", key), lambda: found.halo)
@@ -40,9 +40,9 @@ class Layout:
         return self._keep(("inactive", size), lambda: (~self.region).index(*size))
 
     def keys(self, size: Size, compact: bool = False) -> Tensor:  # int32 [H * W]
-        """The rows that attention sees: packed ones, and recorded ones elsewhere.
+        """The rows that attention sees: packed rows at active positions, recorded rows at all others.
 
-        Recorded rows are numbered by position, or, where `compact`, in the order of `inactive`.
+        Recorded rows are numbered by position; with `compact`, in the order of `inactive`.
         """
         if compact:
             count = size[0] * size[1]
@@ -50,7 +50,7 @@ class Layout:
         return self._keep(("keys", size), lambda: row_map(self.region, *size))
 
     def identity(self, size: Size) -> Tensor:  # int32 [N, 1]
-        """The gather map that changes nothing."""
+        """The gather map in which each output reads its own packed row."""
         count = len(self.region.index(*size))
         return self._keep(("identity", size), lambda: np.arange(count, dtype=np.int32)[:, None])
 

@@ -16,10 +16,10 @@ def linear(
     layer: nn.Module,
     residual: Tensor | None = None,  # [B, N, C_out]
 ) -> Tensor:  # [B, N, C_out]
-    """A linear layer, or a 1x1 convolution, plus the residual.
+    """The output of a linear layer or a 1x1 convolution on rows, plus the residual.
 
-    A plain layer on the CPU goes through `ops.linear`; any other (an adapter, a quantised layer, one with hooks) is
-    called as it is. On CUDA the library's product with its fused bias is the faster one.
+    A plain layer goes through `ops.linear` on the CPU, and on CUDA through torch's product with its fused bias, which
+    is faster there. Any other layer (an adapter, a quantised layer, one with hooks) is called itself.
     """
     if isinstance(layer, nn.Conv2d) or (_is_plain(layer) and isinstance(layer, nn.Linear)):
         weight, bias = layer.weight.flatten(1), layer.bias

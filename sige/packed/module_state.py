@@ -1,4 +1,4 @@
-"""What a module's call depends on beside its input: its parts, its hooks, its weights, the settings of an adapter."""
+"""The state of a module that its output depends on: its parts, hooks and weights, and the settings of adapters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ADAPTER_SETTINGS = ("scaling", "_active_adapter", "_disable_adapters", "merged_
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Says whether a call does more than the module's class says: a hook, or a forward that was replaced."""
+    """Says whether the module has a hook or a replaced forward, so that a call does more than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def weights(modules: Iterable[nn.Module]) -> State:
-    """What the modules' products depend on: their parameters, how often each was written to, adapters' settings.
+    """The state of the modules' weights: their parameters, how often each was written to, the settings of adapters.
 
-    PyTorch counts the writes; it does not see one that goes through `parameter.data`.
+    PyTorch counts the writes to a parameter, but not those through `parameter.data`.
     """
     state: State = []
     for module in modules:
@@ -41,15 +41,15 @@ def _settings(adapter: nn.Module) -> list[str]:
 
 
 class Watch:
-    """Tells whether a model has changed since the watch was made: one millisecond for SDXL's UNet.
+    """Finds out whether a model has changed since the watch was made; takes one millisecond for SDXL's UNet.
 
-    It is asked at every call inside a context, so it keeps flat lists and compares identities.
+    The handle asks at every call inside a context, so the watch keeps flat lists and compares identities.
     """
 
     def __init__(self, root: nn.Module) -> None:
         modules = list(root.modules())
         self._root = root.__dict__
-        # A module's namespace, its parts, the kind of its processor, and what `_does` says of it.
+        # For each module: its namespace, its parts, the class of its processor, and the result of `_does`.
         self._seen = [(m.__dict__, dict(m._modules), type(m.__dict__.get("processor")), self._does(m)) for m in modules]
         self._parameters = [(m._parameters, name, p) for m in modules for name, p in m._parameters.items()]
         self._weighted = [p for _, _, p in self._parameters if p is not None and not p.is_inference()]
@@ -57,12 +57,12 @@ class Watch:
         self._weights = self._read_weights()
 
     def _does(self, module: nn.Module) -> tuple[bool, bool, bool]:
-        """Training mode, hooks, compilation; a forward that replaces the root's own is ours."""
+        """Training mode, hooks and compilation. The root's replaced forward does not count as a hook: it is ours."""
         hooked = is_hooked(module) and module.__dict__ is not self._root
         return module.training, hooked, module._compiled_call_impl is not None
 
     def has_other_parts(self) -> bool:
-        """Says whether modules, processors, hooks or modes are others: the model must be walked again."""
+        """Says whether modules, processors, hooks or modes have changed, so that the model must be walked again."""
         root = self._root
         for space, parts, processor, (training, hooked, compiled) in self._seen:
             if (
@@ -79,7 +79,7 @@ class Watch:
         return False
 
     def has_other_weights(self) -> bool:
-        """Says whether a parameter was replaced or written to, or an adapter was set otherwise, since last asked."""
+        """Says whether parameters were replaced or written to, or settings of adapters changed, since the last call."""
         if any(kept.get(name) is not parameter for kept, name, parameter in self._parameters):
             return True
         before, self._weights = self._weights, self._read_weights()

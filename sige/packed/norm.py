@@ -21,7 +21,7 @@ class PackedGroupNorm:
         self.probes = [Probe(key, at or norm, "input", norm.num_groups)]
 
     def affine(self, x: Features, packed_pass: PackedPass) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
-        """Scale and shift for rows of x, which the caller applies; frozen without `exact_statistics`."""
+        """Scale and shift for the rows of x, which the caller applies; the recorded ones without `exact_statistics`."""
         recorded = packed_pass.recorded
         if packed_pass.exact_statistics:
             return updated_affine(recorded, self.key, self.norm, packed_pass.layout.index(x.size), x.rows)
@@ -41,9 +41,9 @@ def updated_affine(
     index: Tensor,  # int32 [N]
     packed: Tensor,  # [B, N, C]
 ) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
-    """What the norm multiplies by and adds, once the packed rows have replaced the recorded ones."""
+    """Scale and shift of the norm after the packed rows have replaced the recorded ones."""
     stats, rows = recorded.parts(key)
-    if len(stats) > MOST_TERMS:  # in many small calls
+    if len(stats) > MOST_TERMS:  # more than the op takes: many small calls instead
         return _affine_of(blended_sums(recorded, key, index, packed), recorded, key, norm)
     return norm_affine(stats, rows, recorded.weights, index, packed, norm.weight, norm.bias, norm.eps)
 
@@ -54,7 +54,7 @@ def blended_sums(
     index: Tensor | None = None,  # int32 [N]
     packed: Tensor | None = None,  # [B, N, C]
 ) -> Tensor:  # fp64 [B, G, 2]
-    """The recorded sums, blended as moments; with packed rows, each recording's sums are updated by them before."""
+    """The recorded sums, blended as moments; packed rows, if given, replace theirs in each recording's sums before."""
     stats, rows = recorded.parts(key)
     if index is not None and packed is not None:
         stats = [update_group_stats(sums, old, index, packed) for sums, old in zip(stats, rows, strict=True)]
@@ -75,5 +75,5 @@ def _group_size(
     rows: Tensor,  # [B, M, C]
     sums: Tensor,  # [B, G, 2]
 ) -> int:
-    """Elements of a group."""
+    """The number of elements in a group."""
     return rows.shape[1] * rows.shape[2] // sums.shape[1]

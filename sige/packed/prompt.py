@@ -1,4 +1,4 @@
-"""Keys and values of the prompt: computed once for each cross-attention, kept while prompt and layers stay the same."""
+"""Keys and values of the prompt, which each cross-attention computes once and keeps until prompt or layers change."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ KeyValue = tuple[Tensor, Tensor]  # [B, tokens, Hd, D] each
 
 @dataclass
 class PromptKeys:
-    """The projections of the prompt that cross-attention reads."""
+    """The keys and values of the prompt that the cross-attentions read."""
 
     text: Tensor | None = None  # [B, tokens, C]
     _version: int = -1
     _kept: dict[nn.Module, tuple[State, KeyValue]] = field(default_factory=dict)  # by the layer that makes the keys
 
     def use(self, text: Tensor) -> None:
-        """Takes the prompt of the next pass; forgets everything unless it is the very same, unchanged tensor."""
+        """Sets the prompt of the next pass; forgets all keys and values unless it is the same, unchanged tensor."""
         version = -1 if text.is_inference() else text._version
         if self.text is not text or self._version != version or text.is_inference():
             self._kept.clear()
         self.text, self._version = text, version
 
     def project(self, key: nn.Module, value: nn.Module, make: Callable[[Tensor], KeyValue]) -> KeyValue:
-        """What `make` returns for the prompt; made anew when the weights of the two layers have changed."""
+        """The keys and values that `make` returns for the prompt; made again after the weights of the layers change."""
         if self.text is None:
             raise UnsupportedError("encoder_hidden_states is missing: pass the prompt")
         state = weights([*key.modules(), *value.modules()])
@@ -41,10 +41,10 @@ class PromptKeys:
         return self._kept[key][1]
 
     def clear(self) -> None:
-        """Forgets the prompt and everything made from it."""
+        """Forgets the prompt with its keys and values."""
         self.text, self._version = None, -1
         self._kept.clear()
 
     def __len__(self) -> int:
-        """How many cross-attentions have their keys."""
+        """The number of cross-attentions whose keys are kept."""
         return len(self._kept)

@@ -15,7 +15,7 @@ __all__ = ["AttentionBlock", "ResnetBlock"]
 
 
 class ResnetBlock:
-    """Norm, SiLU, convolution, + time embedding, norm, SiLU, convolution, + shortcut."""
+    """The residual block: norm, SiLU, convolution, + time embedding, norm, SiLU, convolution, + shortcut."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ResnetBlock:
 
 
 class AttentionBlock:
-    """Norm, self-attention over positions, + input, divided by a constant: the middle block of a VAE."""
+    """The attention block of a VAE: norm, self-attention over positions, + input, divided by a constant."""
 
     def __init__(self, norm: PackedGroupNorm, attention: SelfAttention, output_scale: float) -> None:
         self.norm = norm

@@ -15,7 +15,7 @@ __all__ = ["PackedTransformer", "TransformerBlock"]
 
 
 class TransformerBlock:
-    """Self-attention, cross-attention, feed-forward, each on normalised rows and added to them."""
+    """Self-attention, cross-attention and feed-forward; each reads normalised rows and adds its result to the rows."""
 
     def __init__(
         self,

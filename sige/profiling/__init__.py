@@ -1,4 +1,4 @@
-"""What a pass costs: multiply-accumulates in two conventions, time, memory. `python -m sige.profiling --help`."""
+"""The cost of a pass: multiply-accumulates by two conventions, time, memory. See `python -m sige.profiling --help`."""
 
 from sige.profiling.compare import PassWork, count_passes, measure_latency, measure_macs
 from sige.profiling.counting import COUNTED, Kind

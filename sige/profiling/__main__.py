@@ -21,7 +21,7 @@ from sige.region import Region
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 after one line that says what the user can mend."""
+    """Runs the command and returns its exit status: 0, or 2 after one line that says what the user can mend."""
     try:
         options = _parse(arguments)
         profile = _profile(options, _region(options))
@@ -58,7 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     region.add_argument("--rect", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="in pixels")
     region.add_argument("--original", type=Path, metavar="FILE", help="the image before the edit")
     parser.add_argument("--edited", type=Path, metavar="FILE", help="the image after it: what differs is edited")
-    parser.add_argument("--threshold", type=float, default=0.0, help="difference that is none, from 0 to 1")
+    parser.add_argument("--threshold", type=float, default=0.0, help="largest difference to ignore, from 0 to 1")
     parser.add_argument("--dilation", type=int, default=1, help="positions to widen the mask by at every level")
     parser.add_argument("--batch", type=int, help="2 for a UNet and 1 for a VAE unless given")
     parser.add_argument("--macs-only", action="store_true", help="count only: no weights, no time")
@@ -80,7 +80,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """What argparse does not see, before anything takes time."""
+    """Refuses options that argparse accepts and that cannot work, before anything takes time."""
     for flag, value, known in (
         ("--model", options.model, MODELS),
         ("--dtype", options.dtype, DTYPE_NAMES),

@@ -24,8 +24,8 @@ class PassWork:
     """The multiply-accumulates of a dense and of a packed pass."""
 
     dense: MacCount
-    packed: MacCount  # of every pass but the first with a prompt
-    text: int  # what the first one adds: keys and values of the prompt
+    packed: MacCount  # of each pass after the first one with a prompt
+    text: int  # what the first pass adds: keys and values of the prompt
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def measure_macs(
 
 
 def in_billions(passes: PassWork) -> dict[str, dict[str, float]]:
-    """The figures of both conventions."""
+    """The multiply-accumulates of both passes in both conventions, in billions."""
     figures = {
         name: {"macs_published_g": count.published / 1e9, "macs_all_g": count.all / 1e9}
         for name, count in (("dense", passes.dense), ("packed", passes.packed))
@@ -72,11 +72,11 @@ def in_billions(passes: PassWork) -> dict[str, dict[str, float]]:
 
 @torch.no_grad()
 def measure_latency(subject: Subject, region: Region, runs: int = 5) -> dict[str, Any]:
-    """Time and peak memory of dense and packed calls, interleaved; and what the recording takes.
+    """Time and peak memory of dense and packed calls, which take turns; and the memory of the recording.
 
     The dense side is diffusers' own forward in the faster of two layouts, contiguous or channels-last, weights and
-    input alike. Packed passes read channels-last weights, so before each run, outside the time, the weights are
-    put into the layout that the run wants: each side finds the model as if it were alone.
+    input alike. Packed passes read channels-last weights. So the weights are put into the layout that a call wants
+    before each call, and the clock does not run meanwhile.
     """
     _check_size(subject, region)
     device = subject.sample.device
@@ -84,13 +84,13 @@ def measure_latency(subject: Subject, region: Region, runs: int = 5) -> dict[str
     trial = interleaved(dense, runs=2, device=device, warm_up=1)
     fastest = min(trial, key=lambda name: trial[name].median)
     dense[fastest].prepare()
-    dense_peak = peak_bytes(dense[fastest].run, device)  # before there is a recording
+    dense_peak = peak_bytes(dense[fastest].call, device)  # before there is a recording
     _set_layout(subject.module, torch.contiguous_format)
     with sige.enable(subject.target) as handle:
         with handle.record() as recording:
             record_peak = peak_bytes(subject, device)
         with handle.edit(region):
-            subject()  # keys and values of the prompt, index tensors: once an edit, so not timed
+            subject()  # not timed: computes what an edit needs once, keys and values of the prompt and index tensors
             packed = Candidate(subject, lambda: _set_layout(subject.module, torch.channels_last))
             packed_peak = peak_bytes(subject, device)
             times = interleaved({"dense": dense[fastest], "packed": packed}, runs, device)
@@ -112,7 +112,7 @@ def _dense(subject: Subject, layout: torch.memory_format) -> Candidate:
 
 
 def _set_layout(module: nn.Module, layout: torch.memory_format) -> None:
-    """The weights of convolutions, in the layout; others are left alone."""
+    """Puts the weights of the convolutions into the layout; other weights stay as they are."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and not part.weight.is_contiguous(memory_format=layout):
             part.weight.data = part.weight.data.contiguous(memory_format=layout)

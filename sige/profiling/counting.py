@@ -1,4 +1,4 @@
-"""How many multiply-accumulates each op stands for: one rule an op; an op of ours without a rule is an error."""
+"""The rules that give the multiply-accumulates of an op: one rule per op; an op of ours without a rule is an error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _sparse_conv2d(args: Sequence[Any], out: Tensor) -> Counts:
 
 
 def _transform(elements: int, scale: Tensor | None, activation: int) -> Counts:
-    """Scale and shift are what is left of a norm, and the only activation is SiLU."""
+    """The counts of the transform in a gather: scale and shift count as a norm, the activation as a SiLU."""
     norm: Counts = [("norm", elements)] if scale is not None else []
     return [*norm, ("elementwise", elements)] if activation else norm
 
@@ -60,7 +60,7 @@ def _blend_rows(args: Sequence[Any], out: Tensor) -> Counts:
 
 
 def _norm_affine(args: Sequence[Any], out: Sequence[Tensor]) -> Counts:
-    """Old and new rows of each recording; then a scale and a shift."""
+    """Each recording's update reads its old and its new rows; then each channel gets a scale and a shift."""
     return [("statistics", 2 * len(args[0]) * args[4].numel()), ("elementwise", 2 * out[0].numel())]
 
 
@@ -86,10 +86,10 @@ COUNTED: dict[str, Rule] = {
     "aten::addmm": lambda args, out: [("linear", args[1].numel() * args[2].shape[1])],
     "aten::mm": lambda args, out: [("linear", args[0].numel() * args[1].shape[1])],
     "aten::linear": _linear,
-    # Attention, unless a weight is among them: diffusers' processors that do not call SDPA.
+    # Matmuls of attention processors that do not call SDPA. The counter takes a bmm by a weight for a linear layer.
     "aten::bmm": lambda args, out: [("self-attention", args[0].numel() * args[1].shape[2])],
     "aten::baddbmm": lambda args, out: [("self-attention", args[1].numel() * args[2].shape[2])],
-    # Where SDPA is called from Python it is counted before it comes apart; these are for callers in C++.
+    # A call of SDPA from Python is counted before torch splits it into other ops; these are for callers in C++.
     "aten::_scaled_dot_product_flash_attention_for_cpu": attention,
     "aten::_scaled_dot_product_flash_attention": attention,
     "aten::_scaled_dot_product_efficient_attention": attention,

@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def from_rectangle(size: Size, rectangle: Sequence[int], dilation: int) -> Region:
-    """Region of the pixels from top, left over height, width."""
+    """Region of a rectangle of pixels, given as top, left, height, width."""
     top, left, height, width = rectangle
     inside = min(top, left) >= 0 and min(height, width) > 0 and top + height <= size[0] and left + width <= size[1]
     if not inside:
@@ -34,7 +34,7 @@ def from_rectangle(size: Size, rectangle: Sequence[int], dilation: int) -> Regio
 
 
 def from_mask_file(size: Size, path: Path, dilation: int) -> Region:
-    """Region of a mask as .npy or picture: any value but zero is active."""
+    """Region of a mask in a .npy file or a picture: any value but zero is active."""
     mask = _load_array(path) if path.suffix.lower() == ".npy" else _load_mask_image(path)
     if mask.ndim != 2 or mask.shape != size:
         raise ProfilingError(
@@ -69,7 +69,7 @@ def _load_array(path: Path) -> npt.NDArray[Any]:
 def _load_mask_image(path: Path) -> npt.NDArray[Any]:
     image = _open(path)
     if image.mode not in ("1", "L", "I", "F") and not image.mode.startswith("I;"):
-        image = image.convert("RGB")  # without alpha, which is not the mask
+        image = image.convert("RGB")  # leaves alpha out: it is not the mask
     array: npt.NDArray[Any] = np.asarray(image)
     return np.asarray(array.any(axis=2)) if array.ndim == 3 else array
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one function over several runs."""
+    """Milliseconds of one function over several calls."""
 
     median: float
     min: float
@@ -30,58 +30,59 @@ class Timing:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to time, and what to do before each run, which is not timed."""
+    """A function to time, and one that prepares each of its calls and is not timed."""
 
-    run: Callable[[], object]
+    call: Callable[[], object]
     prepare: Callable[[], object] = lambda: None
 
 
 def interleaved(
     candidates: dict[str, Candidate], runs: int, device: torch.device, warm_up: int = 2
 ) -> dict[str, Timing]:
-    """Times the candidates in turn, A B C A B C …, after some rounds to warm up.
+    """Times the candidates in turn, A B C A B C …, after `warm_up` rounds that do not count.
 
-    A machine whose speed drifts then slows all of them alike, and their ratios hold.
+    A machine whose speed drifts slows all candidates alike, so their ratios hold.
     """
     spent: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(warm_up + runs):
         for name, candidate in candidates.items():
             candidate.prepare()
-            milliseconds = _timed(candidate.run, device)
+            milliseconds = _timed(candidate.call, device)
             logger.debug("%s: %.3f ms%s", name, milliseconds, "" if round_ >= warm_up else " (warming up)")
             if round_ >= warm_up:
                 spent[name].append(milliseconds)
     return {name: Timing(median(times), min(times), max(times), len(times)) for name, times in spent.items()}
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> float:
+def _timed(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
         start.record()
-        run()
+        call()
         end.record()
         torch.cuda.synchronize(device)
         return float(start.elapsed_time(end))
     begin = perf_counter()
-    run()
+    call()
     return (perf_counter() - begin) * 1e3
 
 
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Most bytes in use at once while it runs, weights and all else that is alive included.
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes in use at once during the call, with the weights and everything else that is alive.
 
-    On CUDA what the allocator handed out; on the CPU the resident memory of the process. Where the kernel does not
-    let a process reset that mark (not Linux, some containers), it is the peak since the process began.
+    On CUDA these are the bytes that the allocator has handed out, on the CPU the resident memory of the process. Some
+    systems do not let a process reset its peak (all but Linux, some containers): there it is the peak since the process
+    began.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        run()
+        call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
     resettable = _reset_resident_peak()
-    run()
+    call()
     return _resident_peak() if resettable else _peak_since_start()
 
 

@@ -1,9 +1,9 @@
-"""Multiply-accumulates of a pass, counted while it runs, on real tensors or on the meta device, where nothing runs.
+"""Multiply-accumulates of a pass, counted while it runs: on real tensors, or on the meta device without any arithmetic.
 
-Two conventions, always both. *published*: the products of convolutions and linear layers, one per element of every
-norm's output, one per element of every multiplication, a SiLU being one; attention matmuls are left out, as they were
-in the ancestor's tables. *all*: the same and the attention matmuls. Statistics of groups that a packed pass updates
-count one per element read, in both. What only moves or adds counts nothing.
+Every pass is counted by two conventions. *published* counts the products of convolutions and linear layers, one for
+each element of a norm's output, and one for each element of a multiplication (a SiLU is one); it leaves out the matmuls
+of attention, as the ancestor's tables do. *all* adds those matmuls. In both, an update of group statistics counts one
+for each element that it reads, and ops that only move or add count nothing.
 """
 
 from __future__ import annotations
@@ -25,38 +25,41 @@ from sige.profiling.counting import ATTENTION, COUNTED, Counts, Kind, attention
 
 __all__ = ["MacCount", "ProfilingError", "count_macs"]
 
-COMPOSITE = "CompositeImplicitAutograd"  # the dispatch key of ops that are made of others
+COMPOSITE = "CompositeImplicitAutograd"  # the dispatch key of ops that consist of other ops
 
 
 class ProfilingError(SigeError, ValueError):
-    """A model, a size or an option that cannot be profiled."""
+    """Raised for a model, a size or an option that cannot be profiled."""
 
 
 @dataclass
 class MacCount:
-    """The multiply-accumulates of one pass, by what they are and by the module whose weights they go with."""
+    """The multiply-accumulates of one pass, by kind and by the module whose weights they use."""
 
     counts: Counter[tuple[Kind, str]] = field(default_factory=Counter)
 
     @property
     def all(self) -> int:
-        """Everything, attention matmuls included."""
+        """All multiply-accumulates, the matmuls of attention included."""
         return sum(self.counts.values())
 
     @property
     def published(self) -> int:
-        """Everything but attention matmuls."""
+        """All multiply-accumulates but the matmuls of attention."""
         return sum(macs for (kind, _), macs in self.counts.items() if kind not in ATTENTION)
 
     def kinds(self) -> dict[Kind, int]:
-        """By kind, the largest first."""
+        """Multiply-accumulates by kind, the largest first."""
         total: Counter[Kind] = Counter()
         for (kind, _), macs in self.counts.items():
             total[kind] += macs
         return dict(total.most_common())
 
     def modules(self, depth: int = 1) -> dict[str, int]:
-        """By module, in the order of the pass. A number belongs to the name before it: `up_blocks.0` is depth 1."""
+        """Multiply-accumulates by the first `depth` names of the module, in the order of the pass.
+
+        A number belongs to the name before it: `up_blocks.0` is one name.
+        """
         total: Counter[str] = Counter()
         for (_, path), macs in self.counts.items():
             total[_prefix(path, depth)] += macs
@@ -76,7 +79,7 @@ def _prefix(path: str, depth: int) -> str:
 
 @contextmanager
 def count_macs(model: nn.Module) -> Iterator[MacCount]:
-    """Counts what runs inside, and attributes it to the modules of `model`.
+    """Counts the ops that run inside the block, and gives each to a module of `model`.
 
     >>> layer = nn.Linear(3, 5)
     >>> with count_macs(layer) as macs:
@@ -91,11 +94,12 @@ def count_macs(model: nn.Module) -> Iterator[MacCount]:
 
 
 class _Counter(TorchDispatchMode):
-    """Looks every op up in `COUNTED`.
+    """Counts every op by its rule in `COUNTED`, and gives the count to the module that owns the op.
 
-    An op belongs to the module whose parameter it reads (packed layers read the weights of diffusers' modules, so
-    dense and packed are told apart alike); one without, to the module of the op before it; statistics without a
-    parameter, which come before their norm, to the module of the op after.
+    An op that reads a parameter belongs to the module of that parameter. Packed layers read the weights of diffusers'
+    modules, so this works for dense and packed passes alike. An op without a parameter belongs to the module of the op
+    before it. Group statistics without a parameter are computed before their norm, so they wait for the next op that
+    has one and belong to its module.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -119,7 +123,7 @@ class _Counter(TorchDispatchMode):
             if name.startswith("sige::"):
                 raise ProfilingError(f"{name}: no rule says how to count it: add one to profiling.counting.COUNTED")
             if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSITE):
-                with self:  # in inference mode composite ops arrive whole
+                with self:  # inference mode passes composite ops on as one: count the ops that they consist of
                     return func._op_dk(getattr(torch._C.DispatchKey, COMPOSITE), *args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         if not self.paused:
@@ -129,7 +133,7 @@ class _Counter(TorchDispatchMode):
         return out
 
     def add(self, counts: Counts, weighted: bool = False) -> None:
-        """Adds what one op did, and did with a parameter or without."""
+        """Adds the counts of one op; `weighted` says whether the op reads a parameter."""
         for kind, macs in counts:
             if kind == "statistics" and not weighted:
                 self._waiting.append((kind, macs))
@@ -146,12 +150,13 @@ class _Counter(TorchDispatchMode):
         return kind
 
     def settle(self) -> None:
-        """Gives what waits for its module to the one that is current."""
+        """Gives the statistics that wait to the current module."""
         for kind, macs in self._waiting:
             self.count.counts[kind, self._owner] += macs
         self._waiting.clear()
 
     def _find_owner(self, args: Sequence[Any]) -> bool:
+        """Makes the module that owns a parameter among `args` the current one; says whether there is such a module."""
         for arg in args:
             if isinstance(arg, Tensor) and (owner := self._owners.get(arg.untyped_storage()._cdata)) is not None:
                 self._owner = owner
@@ -161,7 +166,7 @@ class _Counter(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Counts scaled_dot_product_attention as one thing, whatever the device makes of it."""
+    """Counts a call of scaled_dot_product_attention as one op, and hides from the counter the ops that it runs as."""
 
     def __init__(self, counter: _Counter) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is profiled: a model from `configs/`, on the meta device or with random weights, and random inputs for it."""
+"""The models to profile: built from `configs/`, on the meta device or with random weights, each with random inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNETS = ("sdxl-base", "sdxl-refiner", "sdxl-inpaint", "sd15", "sd21")
 CODERS = {"vae-encoder": "encoder", "vae-decoder": "decoder"}
 MODELS = (*UNETS, *CODERS)
 
-LATENT_SCALE = 8  # pixels a latent, along each side
+LATENT_SCALE = 8  # pixels per latent position, along each side
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Subject:
     """A component with the arguments of one call."""
 
     name: str
-    target: nn.Module  # what sige.enable() takes
-    module: nn.Module  # what is called: the target itself, or the VAE's encoder or decoder
+    target: nn.Module  # the module that sige.enable() takes
+    module: nn.Module  # the module that is called: the target itself, or the VAE's encoder or decoder
     size: tuple[int, int]  # of the image
     batch: int
     levels: tuple[tuple[int, int], ...]  # the sizes at which layers work, the largest first
@@ -36,11 +36,11 @@ class Subject:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Any:
-        """One call the way a user makes it: through SIGE once the target is enabled."""
+        """Calls the module as a user does; once the target is enabled, the call goes through SIGE."""
         return self.module(self.sample, **self.arguments)
 
     def dense(self, sample: Tensor) -> Any:
-        """One call of diffusers' own forward, whatever `sige.enable` has put before it."""
+        """Calls diffusers' own forward, also while the target is enabled."""
         return type(self.module).forward(self.module, sample, **self.arguments)
 
 
@@ -55,8 +55,8 @@ def build(
 ) -> Subject:
     """The named model with random weights and inputs; on the meta device it takes a second and no memory.
 
-    `batch` is 2 for a UNet (classifier-free guidance) and 1 for a VAE unless given. `changes` are made to the model's
-    shape: a narrower one to try things on.
+    `batch` is 2 for a UNet (classifier-free guidance) and 1 for a VAE unless given. `changes` replaces settings of the
+    model's shape, to make a narrower one for tests.
     """
     if name not in MODELS:
         raise ProfilingError(f"model: got {name!r}, expected one of {', '.join(MODELS)}")
@@ -72,7 +72,7 @@ def build(
 
 @contextmanager
 def _fresh(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Tensors are made where and as they stay, from a seed of their own."""
+    """Makes new tensors on the device, in the dtype, from a fixed seed; the caller's random numbers do not change."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -117,7 +117,7 @@ def _make_coder(name: str, size: tuple[int, int], batch: int, changes: Mapping[s
 
 
 def _levels(size: tuple[int, int], count: int) -> tuple[tuple[int, int], ...]:
-    """A level and those below it: each convolution of stride 2 halves, rounding up."""
+    """The sizes of `count` levels from `size` on: each is half of the one before, rounded up, as by stride 2."""
     levels = [size]
     while len(levels) < count:
         levels.append((-(-levels[-1][0] // 2), -(-levels[-1][1] // 2)))

@@ -1,4 +1,4 @@
-"""A profile as text, as JSON and as a chart, with the facts that its figures are worth nothing without."""
+"""A profile as text, as JSON and as a chart, with the machine, versions and settings that its figures hold for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 def machine() -> Json:
-    """Processor, threads, versions, and what runs the ops."""
+    """The processor, the threads, the versions, and the backend of the ops on each device."""
     facts: Json = {
         "machine": _cpu_name(),
         "threads": torch.get_num_threads(),
@@ -43,13 +43,13 @@ def machine() -> Json:
 
 
 def make_profile(
-    subject: Subject,  # on the meta device: to count
+    subject: Subject,  # to count; on the meta device
     region: Region,
     settings: Json,
-    timed: Callable[[], Subject] | None = None,  # makes the model with weights, to time; None: only count
+    timed: Callable[[], Subject] | None = None,  # makes the model with weights to time; None: count only
     runs: int = 5,
 ) -> Json:
-    """Work, and where it is asked for time and memory, with everything that it depends on."""
+    """The work of both passes, with the settings and the machine; with `timed`, also their time and memory."""
     passes = count_passes(subject, region)
     profile: Json = dict(in_billions(passes))
     if timed is not None:
@@ -70,7 +70,7 @@ def _cpu_name() -> str:
 
 
 def breakdown(passes: PassWork) -> Json:
-    """Billions by kind, by module, and by module one level deeper: {name: {"dense": …, "packed": …}}."""
+    """Billions of multiply-accumulates: {"kinds", "modules" or "layers": {name: {"dense": …, "packed": …}}}."""
     views: dict[str, Callable[[MacCount], dict[Any, int]]] = {
         "kinds": MacCount.kinds,
         "modules": MacCount.modules,
@@ -90,7 +90,7 @@ def _side_by_side(dense: dict[str, int], packed: dict[str, int]) -> Json:
 
 
 def as_text(profile: Json) -> str:
-    """What was measured and where, both conventions, then where the multiply-accumulates go."""
+    """The profile as text: the settings, the figures by both conventions, the work by kind and by module."""
     settings = profile["settings"]
     facts = ("model", "size", "batch", "region", "dilation", "machine", "torch", "diffusers")
     lines = [", ".join(f"{name} {settings[name]}" for name in facts)]
@@ -127,7 +127,7 @@ def _row(name: str, dense: float, packed: float) -> list[str]:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """A table in text: the first column is aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
         "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))])
@@ -139,13 +139,13 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def write_json(profile: Json, path: Path) -> None:
-    """The profile, in one piece or not at all."""
+    """Writes the profile as JSON, whole or not at all."""
     with atomic_write(path, parents=True) as temporary:
         temporary.write_text(json.dumps(profile, indent=2) + "\n")
 
 
 def draw_chart(profile: Json, path: Path) -> None:
-    """Bars of dense and packed by kind and by module, those that can be seen, as PNG (needs matplotlib)."""
+    """Draws bars of dense and packed work by kind and by module as a PNG (needs matplotlib); leaves tiny bars out."""
     from matplotlib.figure import Figure
 
     least = 1e-3 * profile["dense"]["macs_all_g"]

@@ -1,4 +1,4 @@
-"""A UNet with fixed conditioning: what the tests of adapters call."""
+"""A UNet with fixed conditioning, which the tests of adapters call."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Call:
             return self.unet(x, **self.arguments, **extra).sample
 
     def packed_error(self, **extra: Any) -> float:
-        """Everything active against dense; both called in the same way."""
+        """The error of a packed pass with everything active against a dense pass with the same arguments."""
         dense = self(self.edited, **extra)
         with sige.enable(self.unet) as handle:
             with handle.record():

@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Tensors this small lose more by waiting for a second thread than it gains them, seconds on a busy machine."""
+    """Sets one thread: for tensors this small, waiting for a second one takes longer than it saves."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -18,13 +18,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """The same inputs on every run."""
+    """Seeds the random numbers, so that every test has the same inputs each time."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Diffusers warns of the settings of schedulers that come without a checkpoint."""
+    """Hides diffusers' warnings about schedulers that were made without a checkpoint."""
     before = diffusers.utils.logging.get_verbosity()
     diffusers.utils.logging.set_verbosity_error()
     yield

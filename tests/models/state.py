@@ -1,4 +1,4 @@
-"""What enabling and recording must leave alone: layouts, hooks, forwards, and the tensors of a recording."""
+"""The state that enabling and recording must not change: layouts, hooks, forwards, and a recording's tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Strides = dict[str, tuple[int, ...]]
 
 
 def fresh(case: str) -> Case:
-    """A case whose model no other test shares: for tests that may leave it changed."""
+    """A case whose model no other test uses, for tests that may leave it changed."""
     return make_case.__wrapped__(case)
 
 
@@ -23,13 +23,13 @@ def strides(model: nn.Module) -> Strides:
 
 
 def hooks(model: nn.Module) -> int:
-    """Hooks of any kind on any module."""
+    """The number of hooks of any kind on all modules."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 def wrapped(model: nn.Module) -> list[str]:
-    """Modules whose forward is replaced."""
+    """The paths of the modules whose forward is replaced."""
     return [name for name, module in model.named_modules() if "forward" in vars(module)]
 
 

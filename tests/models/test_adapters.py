@@ -68,7 +68,7 @@ def test_a_vae_in_tiles_or_slices_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["tiling", "slicing"])
 def test_a_vae_in_tiles_or_slices_is_refused_on_call(kind: str) -> None:
-    """As FreeU is: otherwise the last tile or slice is recorded, and read as if it were the image."""
+    """Without the refusal, the recording would hold the last tile or slice, and an edit would read it as the image."""
     model = vae()
     model.tile_latent_min_size, model.tile_sample_min_size, model.tile_overlap_factor = 8, 64, 0.0
     z = torch.randn(2, 4, 16, 8)  # two samples, and two tiles each
@@ -132,7 +132,7 @@ def test_a_processor_set_while_enabled_is_refused_until_it_is_gone() -> None:
 
 
 def hang(module: nn.Module, kind: str) -> Callable[[], None]:
-    """A hook, or a forward of its own, on the module; and the way to remove it."""
+    """Gives the module a hook or a forward of its own; returns the function that removes it."""
     if kind == "forward":
         module.forward = module.forward
         return lambda: delattr(module, "forward")

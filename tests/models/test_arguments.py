@@ -1,4 +1,4 @@
-"""Arguments of forward: a ControlNet's residuals work, what cannot run packed is refused by name."""
+"""Arguments of forward: a ControlNet's residuals work; arguments that cannot run packed are refused by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.models.tiny import TOKENS, randomise, sd15, sdxl_base, vae
 
 
 def residuals(unet: UNet, x: Tensor) -> dict[str, Any]:
-    """What a ControlNet with random weights would add: one per skip connection, one for the middle."""
+    """The residuals of a ControlNet with random weights: one per skip connection, one for the middle."""
     controlnet = ControlNetModel.from_unet(unet, load_weights_from_unet=False).eval()
     randomise(controlnet, 9)
     call = Call(unet)
@@ -37,7 +37,7 @@ def test_a_controlnet_works(model: Callable[[], UNet]) -> None:
 
 
 def test_residuals_that_change_inside_the_region_are_added() -> None:
-    """Another control image for the edit than for the recording."""
+    """The edit has another control image than the recording."""
     call = Call(sdxl_base())
     recorded, edited = residuals(call.unet, call.x), residuals(call.unet, call.edited)
     dense = call(call.edited, **edited)

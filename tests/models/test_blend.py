@@ -45,14 +45,14 @@ def test_weights_that_split_one_recording_equal_that_recording(case: str) -> Non
 
 @pytest.mark.parametrize("case", ["sdxl-base", "sd15", "vae-decoder"])
 def test_weights_that_split_one_recording_equal_it_through_sdpa(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of wide heads on the CPU, and of CUDA."""
+    """SDPA is the path of wide heads on the CPU and of all heads on CUDA."""
     monkeypatch.setattr("sige.packed.attention.LARGEST_HEAD_ON_CPU", 0)
     test_weights_that_split_one_recording_equal_that_recording(case)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_weights_that_split_one_recording_equal_it_in_16_bits(dtype: torch.dtype) -> None:
-    """A quarter and three quarters are rounded once each and once summed: the error of about one more layer."""
+    """Both terms are rounded and so is their sum, which adds about the error of one more layer."""
     made = make_case("sdxl-base", dtype)
     x, edited = made.input(1, 2), made.input(2, 2)
     region = made.rectangle(2, 3, 8, 8, dilation=1)
@@ -86,7 +86,7 @@ def test_outside_the_region_a_blend_is_the_weighted_sum_of_the_outputs(case: str
 
 @every_case
 def test_everything_active_makes_the_blend_irrelevant(case: str) -> None:
-    """Every recorded value, those in the statistics too, is replaced: what is left of a forecast cancels out."""
+    """New values replace every recorded value, also in the statistics, so the terms of a forecast cancel out."""
     made = make_case(case)
     edited = made.input(3)
     dense = made.call(edited)
@@ -98,7 +98,7 @@ def test_everything_active_makes_the_blend_irrelevant(case: str) -> None:
 
 @every_case
 def test_a_blend_is_continuous_in_its_weights(case: str) -> None:
-    """From one recording to another: at both ends the recording alone, in between something else."""
+    """Weights that go from one recording to another give the recordings themselves at both ends."""
     made = make_case(case)
     edited = made.input(3)
     region = made.rectangle(2, 3, 4, 4, dilation=1)
@@ -146,7 +146,7 @@ def test_a_recording_of_weight_zero_is_dropped() -> None:
         recording = record(made, handle, x)
         with handle.edit(region):
             alone = made.call(edited)
-        cleared = Recording()  # reading it would be an error
+        cleared = Recording()  # a read of it would raise an error
         with handle.edit(region, blend=[(cleared, 0.0), (recording, 1.0), (cleared, 0.0)]):
             assert torch.equal(made.call(edited), alone)
 
@@ -165,7 +165,7 @@ def test_every_recording_of_a_blend_must_fit() -> None:
 
 
 def parts() -> tuple[list[ComponentRecording], BlendedComponent]:
-    """Two recordings of 12 rows of 8 channels in 4 groups, and 1.5 times one minus half the other."""
+    """Two recordings of 12 rows of 8 channels in 4 groups, and their blend with the weights 1.5 and -0.5."""
     generator = torch.Generator().manual_seed(3)
     rows = [torch.randn(2, 12, 8, generator=generator) for _ in range(2)]
     made = [ComponentRecording({"layer": value}, {"layer": group_stats(value, 4)}) for value in rows]
@@ -194,7 +194,7 @@ def test_more_terms_than_the_ops_take_are_summed_all_the_same() -> None:
 
 
 def test_a_blend_of_rows_and_its_norm_are_one_op_each() -> None:
-    """On a GPU every call is a launch."""
+    """Every call of an op is a launch on a GPU, so a pass must make few."""
     _, blend = parts()
     index, packed, norm = torch.tensor([7, 0, 3], dtype=torch.int32), torch.randn(2, 3, 8), torch.nn.GroupNorm(4, 8)
     with torch.no_grad(), Calls() as calls:
@@ -223,7 +223,7 @@ def test_blended_statistics_are_weighted_means_and_geometric_variances(updated: 
 
 
 def test_a_forecast_never_leaves_a_negative_variance() -> None:
-    """From a wide spread to a narrow one: the sums, extrapolated, would say less than nothing."""
+    """The spread goes from wide to narrow, so extrapolated sums of squares would give a variance below zero."""
     rows = [scale * torch.randn(1, 12, 8) for scale in (3.0, 1.0)]
     made = [ComponentRecording({"layer": value}, {"layer": group_stats(value, 4)}) for value in rows]
     sums = 2 * made[1].stats["layer"] - made[0].stats["layer"]
@@ -233,7 +233,7 @@ def test_a_forecast_never_leaves_a_negative_variance() -> None:
 
 
 class Arithmetic(TorchDispatchMode):
-    """The elements of the largest result of a product or a sum inside."""
+    """Keeps the number of elements in the largest result of a product or a sum inside the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Arithmetic(TorchDispatchMode):
 
 
 class Calls(TorchDispatchMode):
-    """The names of the ops called inside."""
+    """Keeps the names of the ops that are called inside the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class Calls(TorchDispatchMode):
 
 @every_case
 def test_only_the_rows_that_are_read_are_blended(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once per pass: of a convolution's input the halo, of keys and values the level; of no layer anything twice."""
+    """A pass blends the halo of each convolution's input and the keys and values of each level, each only once."""
     made = make_case(case)
     mask = torch.zeros(made.image_size)
     mask[-9:, -9:] = 1

@@ -1,4 +1,4 @@
-"""What changes inside an open edit: modules, hooks, processors, weights, the batch. Noticed at the call, or refused."""
+"""Changes inside an open edit: of modules, hooks, processors, weights, the batch. The call notices or refuses them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_lora_added_inside_an_open_edit_is_used() -> None:
 
 
 def test_the_weight_of_a_lora_set_inside_an_open_edit_reaches_the_keys_of_the_prompt() -> None:
-    """Cross-attention's keys and values are kept while the prompt stays; they follow the weights, too."""
+    """Cross-attention keeps its keys and values while the prompt stays, but computes them again for other weights."""
     call = Call(sdxl_base())
     config = LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["attn2.to_k", "attn2.to_v"])
     call.unet.add_adapter(config, adapter_name="default")
@@ -104,7 +104,7 @@ def test_a_hook_set_inside_an_open_edit_is_refused_by_path() -> None:
 
 
 def sparse(job: Job, change: Callable[[Any], object] | None, policy: Temporal) -> tuple[Tensor, int]:
-    """The result of one call, and how many passes were dense."""
+    """The result of one call, and the number of dense passes."""
     options = {"callback_on_step_end": changing(change)} if change else {}
     with sige.enable(job.pipe) as handle, handle.edit(job.mask, policy):
         return job(**options), handle.passes.dense
@@ -118,7 +118,7 @@ def sparse(job: Job, change: Callable[[Any], object] | None, policy: Temporal) -
     ],
 )
 def test_a_change_between_two_steps_makes_the_next_one_dense(change: Callable[[Any], object]) -> None:
-    """Recordings of other weights are dropped; then the plan goes on."""
+    """The policy drops recordings of other weights, then goes on with the plan."""
     policy = Temporal(dense_steps=(0, 1))
     _, plain = sparse(Job("XLInpaint"), None, policy)
     out, dense = sparse(Job("XLInpaint"), change, policy)
@@ -131,7 +131,7 @@ def test_a_change_between_two_steps_makes_the_next_one_dense(change: Callable[[A
 
 
 def no_more_guidance(job: Job) -> Callable[..., dict[str, Any]]:
-    """The recipe of diffusers' documentation: from some step on only the prompt's half of the batch runs."""
+    """A callback that turns guidance off at some step, as diffusers' documentation does: half of the batch remains."""
 
     def callback(pipe: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         if index == CHANGED_AT - 1:
@@ -156,7 +156,7 @@ def test_guidance_that_ends_in_the_middle_of_a_call(policy: str) -> None:
         out = job(callback_on_step_end=callback)
         assert handle.passes.packed > 0
     assert torch.isfinite(out).all()
-    if policy == "lockstep":  # with everything active nothing is read of the original
+    if policy == "lockstep":  # with everything active the pass reads no value of the original
         torch.testing.assert_close(out, dense, rtol=1e-3, atol=1e-3)
 
 

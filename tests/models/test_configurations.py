@@ -1,4 +1,4 @@
-"""Configurations besides those of the cases: they work, or are refused at enable()."""
+"""Other configurations than those of the cases: they work, or enable() refuses them."""
 
 from __future__ import annotations
 

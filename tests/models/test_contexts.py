@@ -1,4 +1,4 @@
-"""record() and edit(): what they refuse, and what an exception leaves behind."""
+"""record() and edit(): the calls that they refuse, and the state after an exception."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_contexts_do_not_nest() -> None:
 
 
 class StopError(Exception):
-    """What a user's code may raise."""
+    """An exception of the user's code."""
 
 
 def test_an_exception_while_recording_leaves_nothing_behind() -> None:
@@ -171,7 +171,7 @@ def test_what_is_no_region_is_refused(mask: Any) -> None:
         with pytest.raises(RegionError, match=r"edit: got .*, expected a sige.Region: make one with"):
             with handle.edit(mask):
                 pass
-        with handle.edit(made.full()):  # the handle is still of use
+        with handle.edit(made.full()):  # the handle still works
             made.call(made.input(1))
 
 

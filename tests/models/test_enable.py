@@ -1,4 +1,4 @@
-"""enable and disable: once, reversible bit for bit, and what they leave alone."""
+"""enable and disable: they can be repeated, disabling restores every bit, and other libraries' changes stay."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_refused_model_is_left_as_it_was() -> None:
 
 
 def test_the_signature_of_forward_is_kept_for_who_asks() -> None:
-    """Positional and keyword arguments, with and without return_dict, as diffusers' own forward takes them."""
+    """The call takes positional and keyword arguments, with and without return_dict, as diffusers' own forward does."""
     model = sd15()
     x, text = torch.randn(1, 4, 16, 16), torch.randn(1, TOKENS, 24)
     region = Region.full(128, 128)
@@ -174,7 +174,7 @@ def test_a_model_that_is_no_longer_used_is_freed() -> None:
 
 
 def test_a_forward_that_another_library_has_replaced_comes_back() -> None:
-    """As accelerate does to offload a model to the host."""
+    """Accelerate replaces it to offload a model to the host."""
     model = sdxl_base()
     own = model.forward
 

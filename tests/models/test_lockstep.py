@@ -1,4 +1,4 @@
-"""Lockstep on whole, stock pipelines: what it records, at which noise level, and what it refuses."""
+"""Lockstep on whole, stock pipelines: its recordings, their noise levels, and the calls that it refuses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spy_on_recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, float
 def test_lockstep_records_the_original_with_the_noise_of_the_edit(
     scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The policy reads the noise off the pipeline's first input; here the pipeline itself says which it was."""
+    """The policy computes the noise from the pipeline's first input; the test compares it with the pipeline's own."""
     job = Job("XLImg2Img", scheduler)
     noises, errors = [], []
     original = torch.randn(1, 4, 16, 16)
@@ -64,7 +64,7 @@ def test_lockstep_records_the_original_with_the_noise_of_the_edit(
 def test_lockstep_noises_the_original_at_the_level_of_a_second_order_call(
     scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every other call is at a level between two steps, which the scheduler's own tables tell here."""
+    """Every other call has a noise level between two steps; the test takes the levels from the scheduler's tables."""
     job = Job("XLImg2Img", scheduler)
     original, noise, levels = torch.randn(1, 4, 16, 16), [], []
     add_noise, record = job.pipe.scheduler.add_noise, runner.record_pass

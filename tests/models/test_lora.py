@@ -1,4 +1,4 @@
-"""LoRA: on linear layers it applies by itself, on convolutions it is refused until it is fused."""
+"""LoRA: it works on linear layers as it is; on convolutions it is refused until it is fused."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_lora_on_a_convolution_works_fused_and_unloaded(target: str) -> None:
 
 
 def test_the_advice_for_lora_on_a_convolution_helps() -> None:
-    """Fused, peft's wrapper stays until unload_lora_weights(): either it runs, or the message says to unload too."""
+    """Peft's wrapper stays after fusing until unload_lora_weights(): it runs, or the message says to unload it."""
     call = Call(sdxl_base())
     add_lora(call.unet, ["conv1"])
     call.unet.fuse_lora()

@@ -1,4 +1,4 @@
-"""Policies on whole, stock pipelines: which passes run, on what, and what is left behind."""
+"""Policies on whole, stock pipelines: the passes that they run, the recordings these read, and the state afterwards."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_budget_is_kept_with_fewer_steps_than_were_asked_for() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_few_steps_degrade_to_what_makes_sense(steps: int) -> None:
-    """As turbo's."""
+    """Turbo's calls have few steps: the first two run dense, the others packed."""
     job = Job("XLInpaint", "EulerAncestralDiscreteScheduler")
     with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         out = job(num_inference_steps=steps, guidance_scale=0.0)
@@ -125,7 +125,7 @@ def test_a_mask_grows_as_far_as_the_policy_says(policy: sige.Policy, by: int, mo
 
 
 def spy_on_packed(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
-    """The weights of every blend that a packed pass reads."""
+    """The list in which every packed pass puts the weights of its blend."""
     from sige.passes import Packing
 
     seen: list[list[float]] = []
@@ -169,7 +169,7 @@ def test_a_recording_that_nothing_reads_any_more_is_freed(monkeypatch: pytest.Mo
     monkeypatch.setattr(Runner, "__call__", spy)
     with sige.enable(job.pipe) as handle, handle.edit(job.mask, Temporal(dense_steps=(0, 1, 2, 4, 7))):
         job()
-    assert alive == [0, 1, 2, 1, 2, 2, 0, 0]  # 3 reads 1 2; 5 and 6 read 2 4; the first and the last are read by none
+    assert alive == [0, 1, 2, 1, 2, 2, 0, 0]  # 3 reads 1 2; 5 and 6 read 2 4; no step reads the first and the last
 
 
 # ---- one call after another, and calls that end early ----------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_call_that_ended_early_does_not_show_in_the_next(kind: type[BaseExcept
 
 
 def test_a_call_that_ended_early_does_not_show_in_one_that_begins_with_less_noise() -> None:
-    """Its first timestep is below the last one of the call that was stopped, as if that went on."""
+    """Its first timestep is below the last one of the stopped call, so it looks like the next step of that call."""
     job = Job("XLImg2Img")
     with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         first = job(strength=0.5)
@@ -292,7 +292,7 @@ def test_a_policy_needs_a_pipeline() -> None:
 
 
 def test_each_edit_has_the_policy_that_it_is_given() -> None:
-    """Two requests one after the other need no second enable, and the first leaves nothing behind for the second."""
+    """Two requests one after the other need no second enable, and the first does not change the second."""
     job = Job("XLInpaint")
     with sige.enable(job.pipe) as handle:
         assert sige.enable(job.pipe) is handle is sige.handle_of(job.pipe)

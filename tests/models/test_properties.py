@@ -1,4 +1,4 @@
-"""What holds for a packed pass on any weights (DESIGN section 6), on every model."""
+"""Properties of a packed pass that hold for any weights, tested on every model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ every_size = pytest.mark.parametrize("size", [(13, 17), (15, 9), (7, 5)], ids=st
 half_dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 few = settings(max_examples=4)
 
-# DESIGN section 6. Some hundred layers in a row, each a few u of fp32 (2^-24 = 6e-8) and random in sign.
+# Some hundred layers in a row; each adds an error of a few u of fp32 (2^-24 = 6e-8), random in sign.
 RELATIVE_ERROR = 1e-5
-# In 16 bits dense and packed both round every activation once per layer, but not at the same places: the packed pass
-# applies norm and SiLU before it rounds, once where the dense pass rounds twice, and sums products in another order.
-# So the errors are two draws of the same size; over some thousand outputs their norms differ by far less than half.
+# In 16 bits, dense and packed passes round activations at different places: the packed pass applies norm and SiLU
+# before it rounds once, where the dense pass rounds twice; and it sums products in another order. So both errors are
+# random and of the same size; over some thousand outputs their norms differ by far less than half.
 ERROR_AGAINST_DENSE = 1.5
 
 
@@ -49,7 +49,7 @@ def edit(
     samples: tuple[int, ...] | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:  # [B, C_out, h_out, w_out] each
-    """The recorded output and that of the packed pass."""
+    """The recorded output and the output of the packed pass."""
     with sige.enable(case.model) as handle:
         with handle.record():
             recorded = case.call(x, samples)
@@ -63,7 +63,7 @@ def active(region: Region, out: Tensor) -> Tensor:  # [h_out, w_out]
 
 @st.composite
 def regions(draw: Callable[..., Any], case: Case) -> Region:
-    """Rectangles, one pixel, a border, two blobs, each dilated or not."""
+    """Regions of a rectangle, one pixel, a border or two blobs, dilated or not."""
     height, width = case.image_size
     mask = np.zeros((height, width), dtype=bool)
     kind = draw(st.sampled_from(["rectangle", "pixel", "border", "two blobs"]))
@@ -78,7 +78,7 @@ def regions(draw: Callable[..., Any], case: Case) -> Region:
 
 
 class OpCounter(TorchDispatchMode):
-    """The ops of ours that run inside."""
+    """Counts our ops that run inside the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ PLACES = {
 @every_case
 @pytest.mark.parametrize("where", PLACES.values(), ids=PLACES)
 def test_a_mask_of_one_pixel_or_at_the_border_recomputes_what_it_covers(case: str, where: tuple[Any, Any]) -> None:
-    """With the change inside the region and a wide halo, the packed pass is near the dense one, not just finite."""
+    """The change is inside the region, which is dilated widely, so the packed pass is close to the dense one."""
     made = make_case(case)
     mask = np.zeros(made.image_size, dtype=bool)
     mask[where] = True
@@ -304,7 +304,7 @@ def test_the_order_of_active_positions_does_not_matter(case: str, data: st.DataO
 
 @every_case
 def test_a_level_without_active_positions_takes_its_recorded_rows(case: str) -> None:
-    """Regions combine level by level: this one is most of the fine levels, and nothing of the coarse ones."""
+    """Regions combine level by level: this one has most positions of the fine levels and none of the coarse ones."""
     made = make_case(case)
     fine, coarse = (16, 4) if made.component == "unet" else (64, 8)  # rows of the levels, all square
     dots = np.zeros(made.image_size, dtype=bool)
@@ -318,7 +318,7 @@ def test_a_level_without_active_positions_takes_its_recorded_rows(case: str) -> 
 
 @every_case
 def test_attention_through_sdpa_is_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of wide heads on the CPU, and of CUDA."""
+    """SDPA is the path of wide heads on the CPU and of all heads on CUDA."""
     made = make_case(case)
     x, edited = made.input(1, 2), made.input(2, 2)
     region = made.rectangle(2, 3, 4, 4, dilation=1)
@@ -372,6 +372,6 @@ def test_more_dilation_does_not_cost_accuracy(case: str) -> None:
 
 @every_case
 def test_exact_statistics_are_nearer_to_dense_than_frozen_ones(case: str) -> None:
-    """By a wide margin where the edit changes the statistics at all: here it has three times the contrast."""
+    """The margin is wide if the edit changes the statistics: here it has three times the contrast."""
     exact, frozen = median_errors(make_case(case), [(1, True), (1, False)], contrast=3.0)
     assert exact < 0.9 * frozen

@@ -1,4 +1,4 @@
-"""What a recording holds, where it can go, and that nobody else can write into it."""
+"""Recordings: their content, the devices and dtypes they can go to, and that no other code can write into them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.models.tiny import CASES, TOKENS, Case, every_case, make_case
 
 
 class Reads(dict[str, Tensor]):
-    """A dict that knows which of its values were asked for."""
+    """A dict that keeps the keys that were read."""
 
     def __init__(self, values: dict[str, Tensor]) -> None:
         super().__init__(values)
@@ -27,7 +27,7 @@ class Reads(dict[str, Tensor]):
 
 @every_case
 def test_a_recording_holds_what_a_packed_pass_reads_and_no_more(case: str) -> None:
-    """Rows without gaps, sums in fp64, one output: each of them is read."""
+    """It holds rows without gaps, sums in fp64 and one output, and a packed pass reads each of them."""
     made = make_case(case)
     x = made.input(1)
     returned: list[Tensor] = []
@@ -133,7 +133,7 @@ def test_a_recording_goes_to_the_host_and_back() -> None:
 
 
 def test_recordings_live_on_their_own() -> None:
-    """Each keeps what it recorded, whatever is recorded after it; they outlive the handle that made them."""
+    """Later recordings do not change earlier ones, and all outlive the handle that made them."""
     made = fresh("sdxl-base")
     region = made.rectangle(2, 3, 8, 8, dilation=1)
     edited = made.input(3)
@@ -176,7 +176,7 @@ def test_an_empty_recording_is_refused_when_it_is_read() -> None:
 
 
 def mutate_after_recording(case: Case, layout: torch.memory_format) -> tuple[Recording, list[Tensor]]:
-    """Writes into everything that the user holds: the input, the recorded pass's output, the packed pass's."""
+    """Writes into every tensor that the user holds: the input, the outputs of the recorded and of the packed pass."""
     x = case.input(1, 2).contiguous(memory_format=layout)
     with sige.enable(case.model) as handle:
         with handle.record() as recording:

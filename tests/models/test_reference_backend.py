@@ -1,4 +1,4 @@
-"""The properties of the packed engine once more, with no native library in use."""
+"""The properties of the packed engine once more, without a native library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# To stay under a minute: what is left differs from these in geometry and dtype, which the ops' own tests cover.
+# Some cases only, to stay under a minute: the others differ in geometry and dtype, which the tests of the ops cover.
 LEFT_OUT = "not dilation and not frozen and not order and not odd_sizes and not recomputes"
 
 

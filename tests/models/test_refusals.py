@@ -1,4 +1,4 @@
-"""What a policy cannot do is refused by name; what it never packs is let be."""
+"""A policy refuses by name the calls that it cannot run packed, and leaves alone the parts that it never packs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.models.tiny import sdxl_base, vae
 
 
 def test_a_crop_around_the_mask_is_refused_by_name() -> None:
-    """The pipeline would work on the crop, and the region is of the whole picture."""
+    """The pipeline works on the crop, but the region is of the whole picture."""
     from PIL import Image
 
     job = Job("XLInpaint")
@@ -32,7 +32,7 @@ def test_a_crop_around_the_mask_is_refused_by_name() -> None:
             pytest.raises(UnsupportedError, match=r"^padding_mask_crop: .*leave .* out, or crop"),
         ):
             job.pipe(**{**job.options, **pictures}, num_inference_steps=4, strength=1.0, output_type="pil")
-        with handle.edit(job.mask):  # the handle is still of use
+        with handle.edit(job.mask):  # the handle still works
             job()
         assert handle.passes.packed == STEPS - 3
 
@@ -90,7 +90,7 @@ def test_autocast_is_refused_by_name() -> None:
 
 
 def test_a_pag_pipeline_is_refused_by_its_processor() -> None:
-    """It puts its own attention in when it is called, after the model was enabled."""
+    """A PAG pipeline installs its own attention during its call, after the model was enabled."""
     job = Job("XLInpaint")
     job.pipe = diffusers.StableDiffusionXLPAGInpaintPipeline(**job.pipe.components, pag_applied_layers=["mid"])
     job.pipe.set_progress_bar_config(disable=True)

@@ -19,7 +19,7 @@ from tests.models.tiny import randomise, sdxl_base
 
 
 def with_unet(job: Job, unet: Any, scheduler: str = "EulerDiscreteScheduler") -> Job:
-    """A second pipeline of the same VAE, with a UNet and a scheduler of its own: as a refiner beside its base."""
+    """A second pipeline with the same VAE and its own UNet and scheduler, like a refiner beside its base."""
     other = Job("XLInpaint", scheduler, unet=unet)
     other.pipe = type(job.pipe)(**{**job.pipe.components, "unet": unet, "scheduler": other.pipe.scheduler})
     other.pipe.set_progress_bar_config(disable=True)
@@ -33,7 +33,7 @@ def another_unet() -> Any:
 
 
 def alone(job: Job) -> Tensor:
-    """The sparse result with nothing else enabled."""
+    """The sparse result while no other pipeline is enabled."""
     with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         return job()
 
@@ -98,7 +98,7 @@ def test_a_pipeline_with_another_unet_is_enabled_again() -> None:
 
 
 def test_steps_are_those_of_the_pipeline_that_calls() -> None:
-    """A second pipeline of the same modules has a scheduler, steps and timesteps of its own."""
+    """A second pipeline of the same modules has its own scheduler, steps and timesteps."""
     job = Job("XLImg2Img")
     other = Job("XLInpaint", "EulerDiscreteScheduler")
     other.pipe = diffusers.StableDiffusionXLInpaintPipeline(

@@ -19,7 +19,7 @@ from tests.models.tiny import TOKENS, sd15
 
 @contextmanager
 def projections(model: UNet2DConditionModel) -> Iterator[list[str]]:
-    """The layers of cross-attention that project the prompt, as they run."""
+    """The list to which each layer of cross-attention that projects the prompt adds its path when it runs."""
     ran: list[str] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -68,7 +68,7 @@ def test_keys_of_the_prompt_are_computed_once_while_the_prompt_stays() -> None:
             for parameter in model.parameters():
                 parameter.mul_(1.1)
         dense = model(y, 5, text).sample
-        with handle.record():  # after which the weights may be others
+        with handle.record():  # the weights may have changed before it
             model(x, 5, text)
         with handle.edit(region):
             out, projected = run(text)
@@ -76,7 +76,7 @@ def test_keys_of_the_prompt_are_computed_once_while_the_prompt_stays() -> None:
 
 
 def test_a_prompt_made_in_inference_mode_is_never_taken_for_unchanged() -> None:
-    """Its changes cannot be seen, so its keys are computed each time."""
+    """PyTorch does not count writes to such a tensor, so each pass computes its keys."""
     model = sd15()
     x = torch.randn(1, 4, 16, 16)
     with torch.inference_mode(), sige.enable(model) as handle:

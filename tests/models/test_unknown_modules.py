@@ -1,4 +1,4 @@
-"""Modules that were put in: refused by path and class."""
+"""Foreign modules inside a model: refused by path and class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny but real diffusers models with random weights, and each with its conditioning as a `Case` of the tests."""
+"""Tiny but real diffusers models with random weights; a `Case` is one of them with its conditioning."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCALE = 8  # pixels per latent position; the tiny VAE has four levels as the rea
 
 
 def randomise(model: nn.Module, seed: int) -> None:
-    """Random weights that let a forgotten bias, norm or embedding show: no zeros, no ones, unit gain through layers."""
+    """Gives the model random weights with unit gain. None is zero or one, so a test sees a forgotten bias or norm."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
@@ -105,7 +105,7 @@ def sd21(seed: int = 5) -> UNet2DConditionModel:
 
 
 def vae(seed: int = 6, **changes: Any) -> AutoencoderKL:
-    """The VAE of all of them."""
+    """The VAE that all UNets share."""
     config = {
         "block_out_channels": (8, 16, 16, 32),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -126,7 +126,7 @@ def vae(seed: int = 6, **changes: Any) -> AutoencoderKL:
 
 @dataclass(frozen=True)
 class Case:
-    """A model with fixed conditioning: what a property test needs to know of it."""
+    """A model with fixed conditioning, and what a property test needs to call it."""
 
     name: str
     component: str  # its name in a recording
@@ -141,7 +141,7 @@ class Case:
         x: Tensor,  # [B, C, h, w]
         samples: Sequence[int] | None = None,  # whose conditioning each row of the batch has: 0 or 1
     ) -> Tensor:  # [B, C_out, h_out, w_out]
-        """One pass through the model as it stands: dense, recorded or packed."""
+        """The output of one pass in the model's present state: dense, recorded or packed."""
         with torch.no_grad():
             return self.run(x, range(x.shape[0]) if samples is None else samples)
 
@@ -158,16 +158,16 @@ class Case:
 
     @property
     def module(self) -> nn.Module:
-        """What is recorded: the UNet, or the encoder or decoder of the VAE."""
+        """The module that is recorded: the UNet, or the encoder or decoder of the VAE."""
         return self.model.get_submodule(self.component.partition(".")[2])
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """The image of which the latents have the size of this case."""
+        """The size of the image whose latents have the size of this case."""
         return self.size[0] * SCALE, self.size[1] * SCALE
 
     def full(self) -> Region:
-        """Everything active."""
+        """The region with every position active."""
         return Region.full(*self.image_size)
 
     def rectangle(self, top: int, left: int, height: int, width: int, dilation: int = 0) -> Region:
@@ -217,7 +217,7 @@ def make_case(name: str, dtype: torch.dtype = torch.float32, exact: bool = False
 
 
 def _cast(model: Any, dtype: torch.dtype, exact: bool) -> Any:
-    model = nn.Module.to(model, dtype)  # diffusers' own to() logs a warning, about nothing
+    model = nn.Module.to(model, dtype)  # diffusers' own to() logs a warning without a cause
     return nn.Module.to(model, torch.float64) if exact else model
 
 

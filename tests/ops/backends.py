@@ -27,7 +27,7 @@ _definitions: list[torch.library.Library] = []  # a definition lives as long as 
 
 @dataclass(frozen=True)
 class TestedBackend:
-    """One implementation of every op, and the device that it wants its tensors on."""
+    """One implementation of every op, and the device of its tensors."""
 
     __test__ = False  # not a test class
 
@@ -48,7 +48,7 @@ class TestedBackend:
 
 
 def as_outputs(result: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-    """What an op returned, however many tensors that are."""
+    """The tensors that an op returned, as a tuple: none, one or several."""
     return (result,) if isinstance(result, Tensor) else result or ()
 
 

@@ -1,4 +1,4 @@
-"""One source of inputs per op, for every test of it: parity, fakes, opcheck, torch.compile."""
+"""Sample inputs of each op, for all of its tests: parity, fakes, opcheck, torch.compile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_fp64(arguments: Arguments) -> Arguments:
 
 
 def reference(name: str, arguments: Arguments) -> tuple[Tensor, ...]:
-    """What the definition gives in fp64; for an op that writes, the tensor that it wrote."""
+    """The output of the definition in fp64; for an op that writes, the tensor that it wrote."""
     arguments = as_fp64(arguments)
     if name == "scatter":
         dense = arguments[0].clone(memory_format=torch.preserve_format)  # type: ignore[attr-defined]

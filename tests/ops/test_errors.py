@@ -29,7 +29,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Mistake:
-    """One argument of an op replaced by a wrong one, and what the message must say of it."""
+    """A wrong value for one argument of an op, and the words that the message must contain."""
 
     op: str
     argument: str

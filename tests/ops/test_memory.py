@@ -53,7 +53,7 @@ def _printed(program: str) -> float:
 
 
 def test_a_small_convolution_takes_little_memory() -> None:
-    """A list of pointers was made for as many rows as 16 MB hold, and cleared, in every call: most of its time."""
+    """Each call once made and cleared pointers for all rows that 16 MB hold, which took most of its time."""
     if not backends()[0].native:
         pytest.skip("the reference is not about memory")
     assert _printed(SMALL_PROGRAM) < 6

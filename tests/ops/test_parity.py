@@ -16,7 +16,7 @@ from tests.ops.backends import ALL, TestedBackend, as_outputs, every_backend, ev
 from tests.ops.samples import on_tensors, reference, sample_inputs
 from tests.tolerances import STATS_TOLERANCE, assert_close
 
-registered = pytest.mark.parametrize("backend", [ALL[0], ALL[-1]])  # what torch.ops.sige dispatches to: CPU, CUDA
+registered = pytest.mark.parametrize("backend", [ALL[0], ALL[-1]])  # the ones that torch.ops.sige calls: CPU, CUDA
 
 
 @every_backend
@@ -67,7 +67,7 @@ def test_fake_has_the_layout_of_the_real_output(op: str, backend: TestedBackend)
 @registered
 @every_op
 def test_compiles_into_one_graph(op: str, backend: TestedBackend) -> None:
-    torch.compiler.reset()  # else the ops before count towards the limit of recompilations
+    torch.compiler.reset()  # otherwise earlier ops count towards the limit of recompilations
     arguments = sample_inputs(op, backend.device, torch.float32)[0]
 
     def run(*arguments: object) -> tuple[Tensor, ...]:
@@ -87,7 +87,7 @@ def test_same_input_same_bits(op: str, backend: TestedBackend) -> None:
 @every_backend
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_conversions_round_to_nearest_even(dtype: torch.dtype, backend: TestedBackend) -> None:
-    """Every bit pattern of the 16-bit types read, scaled in fp32 and stored: subnormals, ties, infinities, NaN."""
+    """The op reads every bit pattern of the 16-bit types, scales it in fp32 and stores it: also subnormals and NaN."""
     patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     rows = patterns.reshape(1, 1, -1)  # [1, 1, 65536]
     for factor in (1.0, 1.0 + 2.0**-9, 2.0**-7 * 1.1, 255.3):

@@ -33,7 +33,7 @@ batches = st.integers(1, 2)
 
 
 def named_regions() -> dict[str, Region]:
-    """The shapes that break index arithmetic: one pixel, borders, all, none, on an odd and lopsided grid."""
+    """Regions that break wrong index arithmetic: one pixel, borders, all, none, on a grid with odd, unequal sides."""
     masks = {name: np.zeros((7, 12), dtype=bool) for name in ("none", "one pixel", "corner", "border")}
     masks["one pixel"][3, 5] = True
     masks["corner"][6, 11] = True
@@ -60,7 +60,7 @@ def rows_of(x: Tensor, index: np.ndarray) -> Tensor:  # [B, C, H, W], [N] -> [B,
 def check_convolution(
     backend: TestedBackend, region: Region, geometry: Geometry, batch: int, c: int, dtype: torch.dtype
 ) -> None:
-    """Scale, shift, SiLU, convolution, bias and residual at the active positions, against the dense layer in fp64."""
+    """Compares scale, shift, SiLU, convolution, bias and residual at the active positions with dense layers in fp64."""
     height, width = region.image_size
     found = gather_map(region, geometry, height, width)
     generator = torch.Generator().manual_seed(1000 * batch + c)

@@ -26,8 +26,8 @@ constexpr unsigned kWarp = 32;
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
-// A stack that runs threads. It starts the next thread of the block when one ends, so a kernel without
-// barriers needs a single fiber, and one with barriers a fiber for each thread.
+// A stack that runs threads. It starts the next thread of the block when one ends, so a kernel without barriers needs a
+// single fiber, and one with barriers a fiber for each thread.
 struct Fiber {
   ucontext_t context = {};
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
@@ -39,12 +39,11 @@ struct Thread {
   const char* function = nullptr;
   const char* file = nullptr;
   int line = 0;             // of the barrier it waits at
-  float exchanged[2] = {};  // what it offers to its warp; two, so that a fast thread does not overwrite the last
+  float exchanged[2] = {};  // its values for its warp; two, so that a fast thread does not overwrite the last one
   unsigned exchanges = 0;
 };
 
-// Runs the threads of one block after the other until each has come to a barrier, opens the barriers, goes
-// on.
+// Runs the threads of one block, one after the other, until each has come to a barrier; opens the barriers and goes on.
 class Block {
  public:
   Block(dim3 size, const std::function<void()>& body) : size_(size), body_(body) {

@@ -1,20 +1,16 @@
-// Runs the CUDA kernels of csrc/ on the CPU, to test them where there is no GPU. The same .cu file, compiled
-// with
+// Runs the CUDA kernels of csrc/ on the CPU, to test them without a GPU. The same .cu file, compiled with
 //
 //   g++ -x c++ -std=c++17 -DSIGE_CUDA_SHIM -I csrc -I tests/shim/include -c csrc/gather.cu
 //
-// and linked with cuda_shim.cpp, has launchers that run every thread of a block as a fiber. Barriers, shared
-// memory and shuffles behave as on a device; two threads never really run at once. What it shows:
+// and linked with cuda_shim.cpp, has launchers that run every thread of a block as a fiber. Barriers, shared memory and
+// shuffles behave as on a device; no two threads run at the same time. It shows
 //   - a wrong index, under ASAN: the line of the access, in global, static and dynamic shared memory;
-//   - a missing barrier: a wrong result in one of the orders of SIGE_SHIM_ORDER ("forward", the default,
-//   "reverse",
-//     or a number that seeds a shuffle). Threads run one after the other from barrier to barrier;
-//   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the
-//   line.
-// What it does not show: races between blocks, memory ordering, alignment of vector accesses (UBSAN does),
-// speed.
+//   - a missing barrier: a wrong result in one of the orders of SIGE_SHIM_ORDER ("forward", the default, "reverse", or
+//     a number that seeds a shuffle). Threads run one after the other from barrier to barrier;
+//   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the line.
+// It does not show races between blocks, memory ordering, speed, or the alignment of vector accesses (UBSAN does).
 //
-// It has what the kernels use of cuda_runtime.h, cuda_fp16.h and cuda_bf16.h, and nothing else.
+// It defines the parts of cuda_runtime.h, cuda_fp16.h and cuda_bf16.h that the kernels use, and no others.
 #pragma once
 
 #include <algorithm>

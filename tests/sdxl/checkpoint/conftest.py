@@ -28,13 +28,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One file per kind in one folder; tests read them only."""
+    """The small checkpoints, one file per kind in one folder. Tests must not change them."""
     return write_tiny(tmp_path_factory.mktemp("pretrained"))
 
 
 @pytest.fixture(scope="session")
 def original() -> Callable[[str], Parts]:
-    """What was written into the small checkpoint of a kind."""
+    """The parts that were written into the small checkpoint of a kind."""
     return functools.cache(make_tiny)
 
 

@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @pytest.fixture
 def half(tiny: dict[str, Path], tmp_path: Path) -> Path:
-    """As real files are: fp16, linear projections, a tensor of integers, metadata."""
+    """A small checkpoint like real files: fp16, linear projections, a tensor of integers, metadata."""
     tensors = {name: tensor.half() for name, tensor in load_file(tiny["sdxl-base"]).items()}
     save_file(tensors | {IDS: torch.arange(77)[None]}, tmp_path / "half.safetensors", {"modelspec.title": "SDXL é"})
     return tmp_path / "half.safetensors"
@@ -109,7 +109,7 @@ def test_pieces_are_smaller_than_tensors(half: Path, tmp_path: Path, monkeypatch
 
 
 def test_every_tensor_lies_at_a_multiple_of_its_item_size(tmp_path: Path) -> None:
-    """The narrow floats, last in the file, become the widest."""
+    """The conversion makes the narrow floats, which are last in the file, the widest tensors."""
     tensors = {"ids": torch.arange(3, dtype=torch.int16), "x": torch.ones(5).to(torch.float8_e4m3fn)}
     save_file(tensors, tmp_path / "in.safetensors")
     convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", progress=False)
@@ -192,7 +192,7 @@ def test_promise_7_a_disk_that_fills_up_leaves_the_old_file(
     assert [path.name for path in tmp_path.iterdir()] == ["half.safetensors"]
 
 
-# The child stops where it is told to and says so: after the first tensor, or after the replacement.
+# The child process stops after the first tensor or after the replacement, as it is told, and prints that it waits.
 CHILD = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts it ignored
@@ -265,7 +265,7 @@ print(peak() - imported)
 
 
 def test_memory_grows_by_less_than_the_largest_tensor_and_200_mb(tmp_path: Path) -> None:
-    """Beyond what importing torch takes, 0.2 or 0.5 GB by its build; the file would take more, read as a whole."""
+    """The memory of an import of torch (0.2 or 0.5 GB by its build) is not counted. The whole file would take more."""
     shape = (25_000, 1000)
     pieces = lambda: (torch.full((1000, 1000), 0.5, dtype=torch.float16) for _ in range(25))  # noqa: E731
     tensors = {f"x{number}": Written("F16", shape, pieces) for number in range(4)}

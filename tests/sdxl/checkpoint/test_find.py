@@ -1,4 +1,4 @@
-"""Finding weights by their usual names, and saying what to download where there are none."""
+"""The search for weights by their usual names, and the message that says what to download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strict reader: what is no whole safetensors file is refused by name, whatever its bytes."""
+"""The strict reader: it refuses every file that is not a whole safetensors file, and names it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_is_no_file_is_an_input_error(name: str, tmp_path: Path) -> None:
 
 @given(st.data())
 def test_promise_1_valid_then_mutated_is_read_right_or_refused(tmp_path_factory: Any, data: st.DataObject) -> None:
-    """Never another exception, never a range outside the file, and nothing that safetensors itself refuses."""
+    """It raises no other exception, gives no range outside the file, and accepts no file that safetensors refuses."""
     content = bytearray(save({"x": torch.ones(2, 3), "y": torch.ones(4, dtype=torch.float16)}, {"made by": "them"}))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, max(len(content) - 1, 0)))
@@ -168,7 +168,7 @@ def test_promise_1_random_bytes_are_refused(tmp_path_factory: Any, content: byte
 
 
 def test_promise_1_a_file_truncated_while_it_is_read_is_an_error(tmp_path: Path) -> None:
-    """Under a memory map the process would die."""
+    """With a memory map the process would die."""
     path = tmp_path / "x.safetensors"
     save_file({"x": torch.ones(1000)}, path)
     with TensorReader(read_header(path)) as reader:

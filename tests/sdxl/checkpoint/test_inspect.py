@@ -1,4 +1,4 @@
-"""What a file is said to be, from its header alone."""
+"""The description of a file, from its header alone."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_names_and_shapes_of_the_real_files(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sdxl-base", "sdxl-refiner", "sd15"])
 def test_diffusers_translates_the_full_size_names_back(kind: str) -> None:
-    """Its own rules, which are others than ours, on the names of all tensors of UNet and VAE."""
+    """Diffusers' rules, which differ from ours, translate the names of all tensors of UNet and VAE."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
     shapes = load_shapes(kind).parts

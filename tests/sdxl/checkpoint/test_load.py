@@ -1,4 +1,4 @@
-"""What the loader accepts, what it refuses and how it says so, and what it costs."""
+"""The loader: the files that it accepts, the files that it refuses and its messages, its memory and time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_kind_is_loaded_bit_for_bit(kind: str, tiny: dict[str, Path], orig
 
 
 def test_the_models_run(tiny: dict[str, Path]) -> None:
-    """Buffers that no checkpoint holds are there too."""
+    """The loader also makes the buffers that no checkpoint holds."""
     parts = load(tiny["sdxl-base"], progress=False)
     assert parts.tokenizer is not None and parts.text_encoder is not None
     ids = parts.tokenizer("a horse", padding="max_length", return_tensors="pt").input_ids
@@ -68,7 +68,7 @@ def test_the_models_run(tiny: dict[str, Path]) -> None:
 
 
 def test_no_two_parameters_share_memory(tiny: dict[str, Path]) -> None:
-    """Not even the three that are one tensor in the file."""
+    """The three parameters that are one tensor in the file share no memory either."""
     tensors = list(states(load(tiny["sdxl-refiner"], **QUIET)).values())
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
 
@@ -328,7 +328,7 @@ print(peak() - before, sum(p.numel() * p.element_size() for m in parts.models().
 
 
 def test_memory_is_the_result_and_one_tensor(tmp_path: Path) -> None:
-    """A file of fp32 as fp16: neither the file nor a second copy is ever in memory."""
+    """A file of fp32 is loaded as fp16 without the whole file or a second copy in memory."""
     from sdxl.checkpoint.keys import PREFIXES, make_entries
     from sdxl.checkpoint.tensors import Written, write_tensors
 

@@ -1,4 +1,4 @@
-"""Out and back in again: single file, diffusers folder, and diffusers' own reading of both."""
+"""Saving and loading again: single files, diffusers folders, and both read by diffusers itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="session")
 def folders(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """As diffusers folders."""
+    """The small checkpoints as diffusers folders."""
     base = tmp_path_factory.mktemp("folders")
     for kind in SAVED:
         save_folder(load(tiny[kind], progress=False), base / kind)
@@ -90,7 +90,7 @@ def test_diffusers_reads_the_folders(kind: str, folders: dict[str, Path], origin
 def test_diffusers_reads_the_single_files_as_we_do(
     kind: str, tiny: dict[str, Path], folders: dict[str, Path], original: Callable[[str], Parts]
 ) -> None:
-    """An independent witness of the mapping: its own converter, told the shapes by the folder."""
+    """Diffusers' own converter checks our mapping independently; it takes the shapes from the folder."""
     import diffusers
 
     pipe = getattr(diffusers, PIPELINES[kind]).from_single_file(
@@ -119,7 +119,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def test_names_of_older_folders(folder: Path, original: Callable[[str], Parts]) -> None:
-    """`text_model.` everywhere, and the attention of the VAE with names of its own."""
+    """Older folders have `text_model.` in front of all names, and other names for the VAE's attention."""
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
     def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

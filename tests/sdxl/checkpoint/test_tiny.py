@@ -1,4 +1,4 @@
-"""The small checkpoints: made once, always the same, and good enough to draw with."""
+"""The small checkpoints: they are made once, always the same, and can paint."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_topology_is_that_of_sdxl() -> None:
 
 
 def test_a_picture_in_about_a_second(tiny: dict[str, Path]) -> None:
-    """Inpainting at 256x256, four steps: finite, in range, and no flat colour."""
+    """Inpainting at 256x256 in four steps gives a picture that is finite, in range, and not of one colour."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLInpaintPipeline
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The tokenizers: where they are found, what they give, and what is said where there are none."""
+"""The tokenizers: the places where they are found, the tokens that they give, the message if there are none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """`vocab.json` and `merges.txt`, as the README says, and nothing else."""
+    """A folder with `vocab.json` and `merges.txt`, as the README has it, and no other file."""
     for name in ("tokenizer", "tokenizer_2"):
         write_tokenizer(tmp_path / "weights" / name, padding="?")
         (tmp_path / "weights" / name / "tokenizer_config.json").unlink()

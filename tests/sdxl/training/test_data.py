@@ -21,7 +21,7 @@ from sdxl.training.words import train_tokenizer
 
 
 class Rows:
-    """Examples that are told apart by their number."""
+    """A source whose examples hold their own number."""
 
     def __len__(self) -> int:
         return 10
@@ -87,7 +87,7 @@ def test_the_average_follows_the_weights_and_can_be_put_in_their_place() -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["batches", "ema", "inpaint", "latents", "loop", "masks", "plan", "plot", "reading", "words"]
+    "name", ["batches", "ema", "inpaint", "latents", "loop", "random_masks", "plan", "plot", "reading", "words"]
 )
 def test_examples(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"sdxl.training.{name}")).failed == 0

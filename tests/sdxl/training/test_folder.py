@@ -1,4 +1,4 @@
-"""A user's folder: what is cut out of its pictures, what SDXL is told of it, and what is wrong with a line."""
+"""A user's folder: the cuts of its pictures, the sizes that SDXL gets, and the errors for wrong lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdxl.training.pictures import as_pixels
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Every pixel another colour, so that a cut shows where it was made."""
+    """A picture with another colour in every pixel, so that a cut shows its place."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""A UNet that is grown for inpainting predicts what it did, and learns from its new inputs."""
+"""A UNet that is grown for inpainting predicts the same as before, and learns from its new inputs."""
 
 from __future__ import annotations
 

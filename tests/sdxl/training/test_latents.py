@@ -1,4 +1,4 @@
-"""Latents that are encoded once: made again when they are stale, and as the application's own edits make them."""
+"""Kept latents: they are encoded again when they are stale, and in the way in which edits encode pictures."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_masks_are_whole_latent_cells() -> None:
 
 
 def test_training_shows_the_unet_what_an_edit_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same picture and the same mask: the same pixels go to the encoder, the same mask to the UNet."""
+    """For the same picture and mask, the encoder gets the same pixels and the UNet the same mask."""
     parts = load(tiny_weights("sdxl-inpaint"), progress=False)
     pictures, encoded = ScenePictures(1, 64), list[Tensor]()
     encode = parts.vae.encode

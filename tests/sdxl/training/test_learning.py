@@ -1,4 +1,4 @@
-"""What learns and what does not; LoRA files that load; checkpointed gradients; mixed precision."""
+"""The weights that learn and those that do not; LoRA files that load; checkpointed gradients; mixed precision."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def weights(parts: Parts) -> dict[str, Tensor]:
 
 @pytest.fixture
 def fresh_state() -> Iterator[None]:
-    """Accelerate keeps the precision for a whole process."""
+    """Resets accelerate, which keeps the precision for the whole process."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)

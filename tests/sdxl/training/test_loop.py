@@ -1,4 +1,4 @@
-"""The loop: a killed run goes on identically, parts of a batch add up, and what cannot go on says so."""
+"""The loop: a killed training goes on identically, parts of a batch add up, and errors say why it cannot go on."""
 
 from __future__ import annotations
 

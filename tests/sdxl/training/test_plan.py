@@ -1,4 +1,4 @@
-"""Configurations: what they may say, what the command line changes, and what is wrong with one in one line."""
+"""Configurations: their settings, the changes of the command line, and the one-line errors for wrong ones."""
 
 from __future__ import annotations
 

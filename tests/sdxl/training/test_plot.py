@@ -1,4 +1,4 @@
-"""The picture of the losses."""
+"""The plot of the losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes: what is drawn is what is said, and the same seed gives the same picture."""
+"""Scenes: the caption describes the drawing, and the same seed gives the same picture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_word_comes_up_about_equally_often() -> None:
 @pytest.mark.parametrize("thing", THINGS)
 @pytest.mark.parametrize("place", PLACES)
 def test_the_thing_is_where_and_what_the_scene_says(thing: str, place: str) -> None:
-    """Inside the picture, in its third, mostly in its colour."""
+    """The thing is inside the picture, in the scene's third of it, and mostly in its colour."""
     for seed in range(6):
         scene = next(
             scene
@@ -56,7 +56,7 @@ def test_the_thing_is_where_and_what_the_scene_says(thing: str, place: str) -> N
 
 
 def test_nothing_but_the_thing_is_under_its_mask() -> None:
-    """Another colour changes the picture inside the mask only, but for a pixel of smoothing."""
+    """Another colour of the thing changes the picture only inside the mask and one smoothed pixel around it."""
     for scene in scenes(20):
         other = replace(scene, colour=next(colour for colour in COLOURS if colour != scene.colour))
         changed = (np.asarray(draw(scene)) != np.asarray(draw(other))).any(axis=2)

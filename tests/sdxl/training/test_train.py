@@ -76,7 +76,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh_state() -> Iterator[None]:
-    """Accelerate keeps the precision for a whole process."""
+    """Resets accelerate, which keeps the precision for the whole process."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)
@@ -107,7 +107,7 @@ def test_two_stages_end_as_one_checkpoint_that_loads_and_paints(stages: Path) ->
 
 
 def test_a_vae_that_goes_on_from_halves_learns_in_fp32(tmp_path: Path) -> None:
-    """Once it learned in the file's fp16, and the loss rose."""
+    """It once learned in the fp16 of the file, and the loss rose."""
     path = tmp_path / "plan.yaml"
     path.write_text(VAE.format(out=tmp_path).replace("variant: embedded", f"start: {embedded_weights()}"))
     assert {value.dtype for value in load(embedded_weights()).vae.parameters()} == {torch.float16}
@@ -190,7 +190,7 @@ def test_a_refiner_is_refused(tmp_path: Path, pictures: Path, capsys: pytest.Cap
 
 
 def test_two_processes_write_what_one_does(stages: Path) -> None:
-    """`accelerate launch train.py`: everything learns, the first process encodes and writes."""
+    """`accelerate launch train.py` trains all weights; the first process encodes and writes."""
     plan = [*write(stages, BASE), "prompts=[]", f"out={stages / 'two'}"]
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
