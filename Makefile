@@ -2,6 +2,7 @@
 #
 #   make setup       virtual environment in .venv, pinned dependencies, SIGE in editable mode
 #   make test        the tests; GPU tests skip where there is no GPU
+#   make test-fast   ops on the reference, tiny models, structure, requests: under a minute on two cores
 #   make test-oldest the same with the oldest versions that pyproject.toml allows, in .venv-oldest
 #   make lint        ruff, mypy, clang-format
 #   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
@@ -16,7 +17,7 @@ PY     := $(VENV)/bin/python
 PINS   := constraints.txt
 TESTS  ?= tests
 
-.PHONY: setup build test test-oldest lint cuda-check sanitize demo bench clean
+.PHONY: setup build test test-fast test-oldest lint cuda-check sanitize demo bench clean
 
 setup: build
 
@@ -33,6 +34,11 @@ build: $(VENV)/.installed
 # A process for each core and one thread in each; a file's tests stay together, they share their models.
 test: build
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile $(TESTS)
+
+FAST := ops models sdxl/test_request.py sdxl/test_settings.py sdxl/test_masks.py test_schedule.py test_structure.py \
+        test_region.py test_gather_map.py
+test-fast: build
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile -m fast $(addprefix tests/,$(FAST))
 
 # It leaves libraries built against the oldest torch, which serve every later one, until the next build.
 test-oldest:

@@ -58,6 +58,7 @@ class Attachment:
         self._formats: list[nn.Conv2d] = []
         if part.required:
             self._walk()
+        self._lay_out()
         self.original: Callable[..., Any] = part.module.forward
         self._replaced = part.module.__dict__.get("forward")  # what another library had put in its place
         part.module.forward = self

@@ -9,8 +9,27 @@ settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
 
 
+SLOW_ON_OPS = ("native", "shim", "opcheck", "compiles")  # `make test-fast` runs the ops on the reference
+FAST_ON_MODELS = ("test_properties", "test_blend", "test_recording", "test_text_cache", "test_sharing")
+OTHER_MODELS = ("sdxl-refiner", "sdxl-inpainting", "sd15", "sd21", "16_bits", "odd_sizes", "border")
+
+
+def is_fast(item: pytest.Item) -> bool:
+    """Says whether `make test-fast` runs a test: ops on the reference, one tiny UNet, the VAE, what needs no model."""
+    folder, file = item.path.parent.name, item.path.stem
+    if folder == "ops":
+        return not any(word in item.name for word in SLOW_ON_OPS)
+    if folder == "models":
+        return file in FAST_ON_MODELS and not any(word in item.name for word in OTHER_MODELS)
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips the tests marked `gpu` on a machine that cannot run them, with the reason."""
+    """Marks fast tests, and skips those marked `gpu` on a machine that cannot run them, with the reason."""
+    for item in items:
+        if is_fast(item):
+            item.add_marker("fast")
     if torch.cuda.is_available():
         from sige.ops import backends
 

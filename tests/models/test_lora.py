@@ -33,8 +33,13 @@ LORA_MODELS: dict[str, Callable[[], UNet]] = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
-@pytest.mark.parametrize("model", LORA_MODELS)
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        *(pytest.param(model, {}, id=f"{model}-lora") for model in LORA_MODELS),
+        *(pytest.param(model, {"use_dora": True}, id=f"{model}-dora") for model in ("sdxl-base", "sd15")),
+    ],
+)
 def test_lora_on_linear_layers_works_fused_unfused_and_unloaded(model: str, options: dict[str, Any]) -> None:
     call = Call(LORA_MODELS[model]())
     projections = [] if model == "sd15" else ["proj_in", "proj_out"]  # convolutions in SD 1.5
