@@ -17,6 +17,9 @@ PY     := $(VENV)/bin/python
 PINS   := constraints.txt
 TESTS  ?= tests
 
+# pip's build and ours use one ninja: where the system has another, its log is of no use and everything compiles twice.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
 .PHONY: setup build test test-fast test-oldest lint cuda-check sanitize demo bench clean
 
 setup: build
@@ -29,7 +32,7 @@ $(VENV)/.installed: pyproject.toml $(PINS)
 
 # ninja compiles only what changed; pip's editable install would not notice a changed kernel.
 build: $(VENV)/.installed
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) setup.py --quiet build_ext --inplace
+	@$(PY) setup.py --quiet build_ext --inplace
 
 # A process for each core and one thread in each; a file's tests stay together, they share their models.
 test: build
