@@ -66,14 +66,14 @@ class Attachment:
     # ---- the module -------------------------------------------------------------------------------------------------
 
     def component(self) -> Component:
-        """The module as a packed component; one that is not required is walked when it is first needed."""
+        """The module as a packed component; a module that enable() does not require is walked on the first use."""
         return self._component or self._walk()
 
     def look(self) -> bool:
-        """Looks whether modules or weights have changed since the last look, and says so.
+        """Says whether modules or weights have changed since the last look.
 
-        What has other parts (a LoRA, a hook or a processor came or went) is walked again, and refused where it cannot
-        run packed.
+        A module whose parts changed (a LoRA, a hook or a processor came or went) is walked again, and refused where it
+        cannot run packed.
         """
         if self._watch is None:
             if self._required:
@@ -100,7 +100,7 @@ class Attachment:
         return self._component
 
     def _lay_out(self) -> None:
-        """Convolution weights become channels-last, which packed and recorded passes read without a copy."""
+        """Makes convolution weights channels-last, which packed and recorded passes read without a copy."""
         with torch.inference_mode(False):
             for module in self.module.modules():
                 if isinstance(module, nn.Conv2d) and not _is_channels_last(module.weight):

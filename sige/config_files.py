@@ -1,4 +1,4 @@
-"""Where the configurations lie: in the installed package, or in a source tree."""
+"""Finds the configurations: in the installed package, or in a source tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_folder(installed: Path, in_source_tree: str) -> Path:
-    """`installed` where the package is installed with its data; else the folder of that name in the source tree."""
+    """The folder `installed` where the package is installed with its data; else `in_source_tree` in the source tree."""
     return installed if installed.is_dir() else _PACKAGE.parent / in_source_tree
 
 

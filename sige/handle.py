@@ -47,7 +47,7 @@ def handle_of(target: Any) -> Handle | None:
 
 
 def _covering(parts: list[Part]) -> Handle | None:
-    """A handle that holds all of the modules; None where there is none."""
+    """A handle that holds all of the modules, or None."""
     attachments = [attached(part.module) for part in parts]
     first, *others = attachments
     if first is None:
@@ -57,7 +57,7 @@ def _covering(parts: list[Part]) -> Handle | None:
 
 
 class Handle:
-    """The way back from `enable`; a context manager itself, which disables on leaving."""
+    """The object that `enable` returns; as a context manager it disables on leaving."""
 
     def __init__(self, parts: list[Part]) -> None:
         self.attachments: dict[str, Attachment] = {}
@@ -83,7 +83,7 @@ class Handle:
 
     @property
     def totals(self) -> dict[str, Passes]:
-        """How many passes each module has run since it was enabled, inside contexts and outside."""
+        """The number of passes that each module has run since it was enabled, inside contexts and outside."""
         return {name: attachment.passes for name, attachment in self.attachments.items()}
 
     def disable(self) -> None:

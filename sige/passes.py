@@ -23,7 +23,7 @@ __all__ = ["Call", "Packing", "Passes", "record_pass"]
 
 @dataclass
 class Passes:
-    """How many passes of each kind ran."""
+    """The number of passes of each kind."""
 
     dense: int = 0
     packed: int = 0
@@ -47,7 +47,7 @@ class Call:
         return self.component.sample(self.arguments)
 
     def dense(self) -> Any:
-        """What the model itself returns."""
+        """Runs the model's own forward, and returns its result."""
         self.passes.dense += 1
         return self.original(*self.args, **self.kwargs)
 
@@ -58,7 +58,7 @@ class Call:
 
 
 def record_pass(call: Call, recording: Recording) -> Any:
-    """What the model itself returns; a probe in each layer fills the component's part of the recording."""
+    """Runs the model's own forward, and returns its result; a probe in each layer fills the recording's part."""
     component, sample = call.component, call.sample
     component.check(call.arguments)
     part = ComponentRecording()
@@ -78,7 +78,7 @@ def record_pass(call: Call, recording: Recording) -> Any:
 
 @dataclass
 class Packing:
-    """What the packed passes of an edit share."""
+    """The data that the packed passes of an edit share."""
 
     region: Region
     exact_statistics: bool
@@ -87,7 +87,7 @@ class Packing:
 
     @torch.no_grad()
     def packed(self, call: Call, blend: Blend) -> Any:
-        """What the model would return: the recorded output, computed anew at the active positions."""
+        """The recorded output with new values at the active positions, in the form of the model's own result."""
         component, sample, arguments = call.component, call.sample, call.arguments
         component.check(arguments)
         recorded = blend.component(component.name)

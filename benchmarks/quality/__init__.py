@@ -1,1 +1,1 @@
-"""How close sparse edits come to dense ones, on the embedded model: run with `python -m benchmarks.quality`."""
+"""Measures how close sparse edits come to dense ones on the embedded model: `python -m benchmarks.quality`."""

@@ -1,4 +1,4 @@
-"""Making the edits and scoring them; dense results are made once and kept on disk."""
+"""Makes the edits and scores them; dense results are made once and kept on disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sdxl.pipelines.load import make_pipeline
 
 __all__ = ["MOST", "Bench", "settings_of"]
 
-MOST = 99.0  # dB that equal pictures are given, so that medians and percentiles stay numbers
+MOST = 99.0  # dB of equal pictures, so that medians and percentiles stay numbers
 
 
 def settings_of(weights: Path, edits: Sequence[Edit], *, steps: int, scale: float, scheduler: str = "ddim") -> Settings:
@@ -41,7 +41,7 @@ def settings_of(weights: Path, edits: Sequence[Edit], *, steps: int, scale: floa
 
 
 class Bench:
-    """One pipeline and the edits; nothing is loaded before something has to be painted."""
+    """One pipeline and the edits; the pipeline is loaded when the first picture has to be painted."""
 
     def __init__(self, weights: Path, edits: Sequence[Edit], settings: Settings, cache: Path) -> None:
         self.weights, self.edits, self.settings = weights, edits, settings
@@ -63,14 +63,14 @@ class Bench:
         return pipe
 
     def measure(self, way: Way) -> list[Score]:
-        """Every edit, made that way; those dense results first that are missing."""
+        """The scores of every edit, made that way; missing dense results are made first."""
         missing = [edit for edit in self.edits if not self._kept(edit).is_file()]
         for edit in tqdm(missing, desc="dense", disable=not missing):
             self.dense(edit)
         return [self._score(way, edit) for edit in tqdm(self.edits, desc=way.name)]
 
     def paint(self, way: Way, edit: Edit) -> Result:
-        """The edit, made that way."""
+        """The result of the edit, made that way."""
         sampling = Sampling(edit.prompt, steps=self.settings.steps, scale=self.settings.scale, seed=edit.number)
         return way.paint(self.pipe, edit, sampling)
 

@@ -15,7 +15,7 @@ from sdxl.edits.sampling import Sampling
 
 __all__ = ["crop_and_stitch", "crop_box"]
 
-MARGIN, LEAST, MULTIPLE = 32, 128, 64  # pixels: around the mask, of a side, what a side is a multiple of
+MARGIN, LEAST, MULTIPLE = 32, 128, 64  # pixels: the margin around the mask, the least side, a side's factor
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -44,7 +44,7 @@ def _span(touched: Mask) -> tuple[int, int]:  # [side]
 
 
 def crop_and_stitch(pipe: Any, image: Image.Image, mask: Mask, sampling: Sampling) -> Result:  # mask: [H, W]
-    """The crop, edited dense; the model is told the whole picture's size, the only one that it was trained with.
+    """The crop, edited dense and pasted back; the model is told the whole picture's size, with which it was trained.
 
     Its work is a share of the dense edit of the whole picture.
     """

@@ -25,12 +25,12 @@ ASKS = ("another thing", "another scene")
 # Shares of the picture, evenly on a logarithmic scale between these; more than a quarter of them lie around 10 %.
 _SHARES = ((0.0, 0.28, 0.56, 1.0), (0.02, 0.07, 0.13, 0.40))
 _PLACE_X = (0.2, 0.5, 0.8)  # where a scene's places are
-_SEED, _OTHERS = 9, 10_000  # the seed of masks and prompts; from this held-out scene on, those that prompts ask for
+_SEED, _OTHERS = 9, 10_000  # seed of masks and prompts; the first held-out scene that prompts ask for
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A picture, what is to be painted anew, and what is asked for."""
+    """A picture, the mask that is repainted, and the prompt."""
 
     number: int  # also the seed of its noise
     scene: Scene
@@ -42,16 +42,16 @@ class Edit:
 
     @property
     def share(self) -> float:
-        """Of the picture's pixels."""
+        """The share of the picture's pixels that the mask covers."""
         return float(self.mask.mean())
 
     def is_within(self, shares: tuple[float, float]) -> bool:
-        """Is the mask's share in a class? From the lower bound up to, not including, the upper."""
+        """Says whether the mask's share is in a class: from the lower bound up to, not including, the upper."""
         return shares[0] <= self.share < shares[1]
 
 
 def held_out_edits(count: int = 50, side: int = 256) -> list[Edit]:
-    """Always the same ones: masks from 2 to 40 %, smallest first, shapes and prompts in turn.
+    """The edits, always the same: masks from 2 to 40 %, smallest first, shapes and prompts in turn.
 
     >>> [edit.shape for edit in held_out_edits(4, 64)]
     ['rectangle', 'blob', 'stroke', 'two regions']
@@ -60,7 +60,7 @@ def held_out_edits(count: int = 50, side: int = 256) -> list[Edit]:
 
 
 def digest(edits: Sequence[Edit]) -> str:
-    """What changes when a picture, a mask or a prompt does."""
+    """A digest of all pictures, masks and prompts."""
     content = hashlib.sha256()
     for edit in edits:
         for part in (edit.image.tobytes(), edit.mask.tobytes(), edit.prompt.encode()):
@@ -85,7 +85,7 @@ def _make(number: int, quantile: float, side: int) -> Edit:
 
 
 def _with_another_thing(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Another thing of another colour in its place; a balloon, up in the air, stays one."""
+    """The scene with another thing of another colour in its place; a balloon, which is in the air, stays a balloon."""
     things = [thing for thing in THINGS if thing not in (scene.thing, "balloon")]
     colours = [colour for colour in COLOURS if colour != scene.colour]
     thing = scene.thing if scene.thing == "balloon" else things[int(rng.integers(len(things)))]

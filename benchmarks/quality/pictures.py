@@ -48,7 +48,7 @@ def chosen(scores: Sequence[Score]) -> dict[str, Score]:
 
 
 def amplified(picture: Image.Image, reference: Image.Image) -> Image.Image:
-    """What differs, made brighter.
+    """The difference of two pictures, made brighter.
 
     >>> amplified(Image.new("L", (1, 1), 10), Image.new("L", (1, 1), 13)).getpixel((0, 0))
     12

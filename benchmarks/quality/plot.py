@@ -26,7 +26,7 @@ LOCKSTEP = "lockstep, dilation 0 to 4"
 
 @dataclass(frozen=True)
 class Point:
-    """A row: its share of the dense work, its median PSNR, what is written beside it."""
+    """A row of the table: its share of the dense work, its median PSNR, and its label."""
 
     work: float
     psnr: float
@@ -34,7 +34,7 @@ class Point:
 
 
 def plot(results: Results, names: Sequence[str], path: Path) -> None:
-    """Median PSNR inside the mask over the share of the dense edit's multiply-accumulates, as a PNG."""
+    """Writes a PNG: median PSNR inside the mask over the share of the dense edit's multiply-accumulates."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -57,7 +57,7 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
 
 
 def _sorted_out(summaries: dict[str, Summary]) -> tuple[dict[str, list[Point]], list[Point]]:
-    """Temporal rows of the default dilation are lines over budgets, lockstep is one over dilations; the rest is points.
+    """Lines and points: temporal rows of the default dilation by budget, lockstep by dilation; other rows are points.
 
     Temporal rows of another dilation, or with frozen statistics, would lie over each other: they are in the table.
     """

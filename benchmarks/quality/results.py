@@ -1,4 +1,4 @@
-"""What was measured, as JSON: settings, edits, and a row of scores for each way; written after each, read to go on."""
+"""Results as JSON: settings, edits, and a row of scores for each way. Written after each row, read to continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Results", "Score", "Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all rows have in common: those of other settings cannot stand beside them."""
+    """The settings that all rows of a file share; rows of other settings cannot be compared with them."""
 
     weights: str  # name of the file
     weights_digest: str
@@ -35,7 +35,7 @@ class Score:
     """One edit, made one way, against the dense result of the same seed."""
 
     edit: int  # its number
-    psnr: float  # inside the mask, dB; see measure.MOST
+    psnr: float  # inside the mask, dB; see bench.MOST
     ssim: float
     band_psnr: float  # in the band along the mask's edge
     band_ssim: float
@@ -55,13 +55,13 @@ class Results:
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)  # where and when each row was measured
 
     def add(self, name: str, scores: list[Score]) -> None:
-        """A row of this sitting."""
+        """Adds a row of this sitting."""
         facts = machine()
         self.rows[name] = scores
         self.notes[name] = {key: facts[key] for key in ("cpu", "threads", "torch", "diffusers", "commit")}
 
     def write(self, path: Path) -> None:
-        """Whole or not at all: a sitting may be ended at any moment."""
+        """Writes the file whole or not at all: a sitting may end at any moment."""
         shown = ("number", "shape", "asks", "prompt", "share")
         content = {
             "machine": machine(),
@@ -76,7 +76,7 @@ class Results:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
 
     def read(self, path: Path) -> None:
-        """Takes up the rows of a file; refused where they were measured with other settings."""
+        """Reads the rows of a file; refuses rows that were measured with other settings."""
         try:
             content = json.loads(path.read_text())
             before, rows = content["settings"], content["rows"]

@@ -31,7 +31,7 @@ def draw_mask(shape: str, share: float, centre: Point, side: int, rng: Rng) -> M
 
 
 def _offsets(centre: Point, side: int) -> tuple[Field, Field]:
-    """How far each pixel's middle lies to the right of the point, and below it."""
+    """The distances of each pixel's middle from the point: to the right, and downwards."""
     y, x = np.mgrid[:side, :side] + 0.5
     return x - centre[0], y - centre[1]
 

@@ -17,7 +17,7 @@ __all__ = ["Summary", "by_class", "markdown", "overview", "summarise"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a row's scores come to, over all edits or over some."""
+    """Medians and percentiles of a row's scores, over all edits or over some."""
 
     edits: int
     psnr: float  # median, dB
@@ -32,7 +32,7 @@ class Summary:
 
 
 def summarise(scores: Iterable[Score]) -> Summary | None:
-    """Medians and 10th percentiles; None of no scores."""
+    """The summary of the scores; None where there are no scores."""
     scores = list(scores)
     if not scores:
         return None
@@ -98,7 +98,7 @@ def by_class(results: Results, names: Sequence[str]) -> list[Row]:
 
 
 def markdown(results: Results, names: Sequence[str]) -> str:
-    """Both tables with the facts that they are worth nothing without, to paste into docs/quality.md."""
+    """Both tables in Markdown with the facts that a reader needs to judge them, to paste into docs/quality.md."""
     settings, facts = results.settings, machine()
     about = (
         f"{settings.edits} edits of {settings.side}x{settings.side} scenes that were never trained on, weights "

@@ -32,11 +32,11 @@ _NAME = re.compile(
 
 
 class Way(Protocol):
-    """How an edit is made."""
+    """A way to make an edit."""
 
     @property
     def name(self) -> str:
-        """Of the row."""
+        """The name of the row."""
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
         """The result, with the work that it took."""
@@ -44,7 +44,7 @@ class Way(Protocol):
 
 @dataclass(frozen=True)
 class Dense:
-    """The pipeline without SIGE: what all others are compared with."""
+    """The pipeline without SIGE, with which all other ways are compared."""
 
     name: str = "dense"
 
@@ -101,7 +101,7 @@ def name_of(policy: sige.Policy) -> str:
 
 
 def policy_of(name: str) -> sige.Policy | None:
-    """The policy of a name; None where it is no name of a sparse way.
+    """The policy that a name describes; None where the name is not that of a sparse way.
 
     >>> policy_of("temporal-0,1,4,10 linear d2").dense_steps
     (0, 1, 4, 10)
@@ -131,7 +131,7 @@ def default_way(steps: int) -> Sparse:
 
 
 def catalogue(steps: int) -> list[Way]:
-    """Every row of the full table, those first that a short sitting should have."""
+    """Every row of the full table; the rows of a short sitting come first."""
     default, lockstep = default_way(steps), Sparse(sige.Lockstep(dilation=1))
     ways: list[Way] = [default, lockstep, OtherSeed(), Crop()]
     ways += [

@@ -1,4 +1,4 @@
-"""`python -m sdxl.convert IN OUT`: projections as 1x1 convolutions or linear layers, and another dtype, streaming."""
+"""`python -m sdxl.convert IN OUT`: rewrites projections as 1x1 convolutions or linear layers, and changes the dtype."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def convert(
 ) -> None:
     """Writes `target` from `source`, a piece of a tensor at a time; `dtype` None keeps each tensor's own.
 
-    Metadata, the names and what is not a float are kept. Killed at any moment, the old file or the new one is there.
+    Metadata, names and tensors that are not floats stay as they are. If the program is killed, the old file or the new
+    one is there, whole.
 
     >>> convert(folder / "tiny.safetensors", folder / "half.safetensors", dtype=torch.float16, progress=False)
     >>> read_header(folder / "half.safetensors").tensors["x"].dtype
@@ -77,7 +78,7 @@ def _planned(reader: TensorReader, name: str, stored: Stored, projections: str, 
 
 
 def _shape(shape: tuple[int, ...], projections: str) -> tuple[int, ...]:
-    """The same weights in the same order, with or without two dimensions of one."""
+    """The shape of a projection's weight, with or without two dimensions of size 1 at the end."""
     if projections == "conv" and len(shape) == 2:
         return (*shape, 1, 1)
     if projections == "linear" and len(shape) == 4 and shape[2:] == (1, 1):
@@ -99,7 +100,7 @@ def _pieces(reader: TensorReader, name: str, stored: Stored, dtype: torch.dtype)
 
 
 def _check_range(header: Header, name: str, before: Tensor, after: Tensor) -> None:
-    """A large number must not become infinite; what was infinite or NaN before is not our business."""
+    """Refuses a conversion that makes a finite number infinite; infinity and NaN in the source pass."""
     if not after.numel() or torch.finfo(after.dtype).max >= torch.finfo(before.dtype).max:
         return
     low, high = after.aminmax()

@@ -84,9 +84,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def compare(example: Example, sampling: Sampling, runs: int = 3) -> dict[str, Timed]:
-    """The same edit with the same noise, dense and sparse in turn.
+    """Runs the example dense and sparse in turn, with the same noise, and returns results and times.
 
-    Dense is diffusers' pipeline as it is, its weights in the layout in which it runs faster.
+    The dense run is diffusers' own pipeline, with its weights in the faster memory layout.
     """
     pipe = _load(example.task)
     layout = _faster_layout(pipe, example, sampling)
@@ -118,7 +118,7 @@ def _load(task: str) -> Any:
 
 
 def _faster_layout(pipe: Any, example: Example, sampling: Sampling) -> torch.memory_format:
-    """A few steps in each; they warm everything up, too."""
+    """The layout in which a few dense steps run faster; these steps warm everything up, too."""
     few = example.request(replace(sampling, steps=TRIAL_STEPS, strength=1.0), None)
     trial = {
         name: Candidate(lambda: run_request(pipe, few), partial(_lay_out, pipe, layout))
@@ -149,7 +149,7 @@ def _lines(example: Example, timed: dict[str, Timed]) -> list[str]:
 
 
 def _row(example: Example, timed: dict[str, Timed]) -> Row:
-    """The picture that went in, and those that came out."""
+    """A row of the sheet: the picture that goes in, and those that come out."""
     pictures, dense, sparse = example.pictures, timed["dense"], timed["sparse"]
     region = sparse.result.region
     share = region.ratio(*region.image_size)
@@ -173,7 +173,7 @@ def _figures(timed: Timed) -> str:
 
 
 def _save(example: Example, timed: dict[str, Timed], folder: Path) -> None:
-    """Every picture by itself, at its own size."""
+    """Writes every picture to a file of its own, at its own size."""
     pictures: dict[str, Image.Image | None] = {name: one.result.image for name, one in timed.items()}
     pictures |= {"original": example.pictures.image, "edited": example.pictures.edited}
     if example.pictures.mask is not None:

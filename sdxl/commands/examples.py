@@ -1,4 +1,4 @@
-"""Two edits to show: of scenes that no model of ours was trained on, with prompts in the words that it knows."""
+"""Two example edits: scenes that the embedded model was not trained on, and prompts in words that it knows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Example", "find_scene", "inpainting", "painted_over"]
 
 SIDE = 256  # pixels: what the embedded model was trained at
-_MARGIN = 14  # pixels that a mask is wider than what is under it: a shadow
+_MARGIN = 14  # pixels by which a mask is wider than the thing under it, for the shadow
 _HOUSE = ((0.5, -0.08), (1.12, 0.36), (1.05, 1.03), (-0.03, 1.0), (-0.14, 0.42))  # by hand, in shares of a box
 Array = npt.NDArray[Any]
-Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two outside
+Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom lie outside
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Example:
     pictures: Inputs
 
     def request(self, sampling: Sampling, policy: Policy | None) -> Request:
-        """The edit with the example's own prompt; without a policy dense."""
+        """The request with the example's own prompt; `policy` None means dense."""
         given = self.pictures
         sampling = replace(sampling, prompt=self.prompt)
         return Request(sampling, image=given.image, mask=given.mask, edited=given.edited, policy=policy)
 
 
 def inpainting() -> Example:
-    """A red ball becomes a blue house."""
+    """The inpainting example: a red ball becomes a blue house."""
     scene = find_scene(thing="ball", colour="red", place="middle", ground="grass", sky="blue", trees=True)
     wanted = replace(scene, thing="house", colour="blue")
     left, top, right, bottom = _box(thing_mask(scene, SIDE) | thing_mask(wanted, SIDE))
@@ -55,7 +55,7 @@ def inpainting() -> Example:
 
 
 def painted_over() -> Example:
-    """Somebody has painted a crude house over a tent."""
+    """The SDEdit example: a crude house is painted over a tent."""
     scene = find_scene(thing="tent", colour="yellow", place="left", ground="sand", sky="evening", hills=True)
     wanted = replace(scene, thing="house", colour="purple")
     before = draw(scene, SIDE)
@@ -65,7 +65,7 @@ def painted_over() -> Example:
 
 
 def find_scene(**wanted: str | bool) -> Scene:
-    """The first held-out scene that is as wanted.
+    """The first held-out scene that has the wanted attributes.
 
     >>> find_scene(thing="tower", colour="white").thing
     'tower'
@@ -84,7 +84,7 @@ def _box(mask: Array) -> Box:  # bool [H, W]
 
 
 def _paint(image: Image.Image, box: Box, colour: Colour) -> None:
-    """One flat colour with hard edges, over all that is in the box's triangle."""
+    """Paints a house of one flat colour with hard edges, which covers a tent that fills the box."""
     left, top, right, bottom = box
     outline = [(left + x * (right - left), top + y * (bottom - top)) for x, y in _HOUSE]
     ImageDraw.Draw(image).polygon(outline, fill=colour)

@@ -20,7 +20,7 @@ def _random_seed() -> int:
 
 @dataclass(frozen=True)
 class Fields:
-    """What one command says; `None` and `()` stand for what it leaves out."""
+    """The settings that one command gives; `None` and `()` mean that it leaves a setting out."""
 
     task: str = "inpainting"
     mode: str = "generate"
@@ -74,15 +74,15 @@ class Fields:
 
     @property
     def sparse(self) -> bool:
-        """Whether only what the edit touches is recomputed."""
+        """Says whether only what the edit touches is recomputed."""
         return self.run_type.startswith("sige")
 
     @property
     def turbo(self) -> bool:
-        """Whether the weights are those of SDXL Turbo."""
+        """Says whether the weights are those of SDXL Turbo."""
         return self.run_type.endswith("turbo")
 
     @property
     def generates(self) -> bool:
-        """Whether a picture is made, and not a profile."""
+        """Says whether the command makes a picture, and not a profile."""
         return self.mode == "generate"

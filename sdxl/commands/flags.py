@@ -27,7 +27,7 @@ examples:
 
 
 def parse(arguments: Sequence[str]) -> Settings:
-    """The settings of a command line; what `--from_png` reads stands where no flag says otherwise."""
+    """The settings of a command line; those that `--from_png` reads apply where no flag overrides them."""
     parser = _parser()
     given, rest = parser.parse_known_args([_underscored(word) for word in arguments])
     if rest:
@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> Settings:
 
 
 def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
-    """The settings in the picture, under those of the command line; its file is not written over."""
+    """The picture's settings, overridden by the command line's; the output has another name than the picture."""
     from sdxl.pictures.png import read_settings
 
     output = {"output_path": source.with_name(f"{source.stem}-again.png")}
@@ -47,7 +47,7 @@ def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _underscored(word: str) -> str:
-    """--init-img is --init_img."""
+    """The word with underscores in the name of a flag: --init-img becomes --init_img."""
     name, equals, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value if re.fullmatch(r"--[A-Za-z][\w-]*", name) else word
 

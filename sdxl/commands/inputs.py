@@ -49,7 +49,7 @@ def _resized_mask(
     mask: Mask,  # [H, W]
     size: Size,
 ) -> Mask:  # [*size]
-    """Averages where it shrinks, so that thin strokes stay as grey, and keeps edges hard where it grows."""
+    """The mask at the size; shrinking averages, so that thin strokes stay as grey, and growing keeps edges hard."""
     if mask.shape == size:
         return mask
     resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""`python -m sdxl.inspect FILE`: what a checkpoint is, from its header alone."""
+"""`python -m sdxl.inspect FILE`: describes a checkpoint, reading its header only."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _identity(header: Header) -> dict[str, str]:
 
 
 def _parameters(header: Header, kind: str) -> dict[str, int]:
-    """Counts by part; `other` is what inference does not read."""
+    """The number of parameters of each part; `other` counts those that inference does not read."""
     if kind == UNKNOWN:
         return {"all": _count(header.tensors.values())}
     prefixes = PREFIXES[family(kind)]

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # between its own parts
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # about its own code
             print(_run(settings))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> str:
-    """The line that is printed at the end."""
+    """Runs the command, and returns the line that is printed at the end."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     if settings.generates:
         from sdxl.commands import tasks
@@ -55,7 +55,7 @@ def _fail(message: str) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """On the CPU torch has no type of its own for it."""
+    """Says whether the memory ran out; on the CPU torch has no type of its own for that error."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 

@@ -1,4 +1,4 @@
-"""What the small commands on checkpoints share: how they take arguments, and how they end."""
+"""The argument parser, the flag --dtype and the exit status, which the small commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong arguments are errors as all others: one line."""
+    """A parser that reports wrong arguments like all other errors, in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -46,7 +46,7 @@ def run(
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     arguments: Sequence[str] | None,
 ) -> int:
-    """The exit status: 0, 2 after one line that says what the user can mend, 130 after Ctrl-C."""
+    """Runs a command; returns 0, 2 after one line that says what the user can mend, 130 after Ctrl-C."""
     try:
         command(parse(arguments))
     except (SigeError, OSError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""What one pass of a model costs for an edit, dense and packed: multiply-accumulates, time, memory."""
+"""Profiles one pass of a model for an edit, dense and packed: multiply-accumulates, time, memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 CODERS = {"profile_encoder": "vae-encoder", "profile_decoder": "vae-decoder"}
-KINDS = {"sdxl-inpaint": "sdxl-inpaint", "sd15": "sd15"}  # of the other models: sdxl-base
+KINDS = {"sdxl-inpaint": "sdxl-inpaint", "sd15": "sd15"}  # every other model: sdxl-base
 RUNS = 5
 DILATION = 1
 NONE = "none, this only counts"
@@ -54,7 +54,7 @@ def run(settings: Settings) -> str:
 
 
 def _region(inputs: Inputs, dilation: int) -> Region | None:
-    """The region of the mask's own pixels, or of those that differ; None where no edit was named."""
+    """The region of the mask, or of the pixels that differ; None where the command names no edit."""
     from sige import Region
 
     if inputs.mask is not None:
@@ -74,7 +74,7 @@ def _profile(settings: Settings, region: Region) -> dict[str, Any]:
 
 
 def _build(settings: Settings, size: Size, device: str) -> Subject:
-    """The model at the shape that the run would load, and the batch that it would have."""
+    """The model in the shape that the run would load, with the batch that it would have."""
     from sdxl.checkpoint.configs import load_shapes
     from sige.profiling import build
 
@@ -94,7 +94,7 @@ def _build_unet(shapes: Shapes, size: Size, *, guided: bool, **options: Any) -> 
 
 
 def _with_pooled(subject: Subject) -> Subject:
-    """The pooled text embedding at the width that is left of the projection's input; a tiny model has its own."""
+    """The subject with a pooled text embedding as wide as its projection expects; a tiny model has its own width."""
     added = subject.arguments.get("added_cond_kwargs")
     if added is None:
         return subject
@@ -105,12 +105,12 @@ def _with_pooled(subject: Subject) -> Subject:
 
 
 def _kind(settings: Settings) -> str:
-    """Turbo has the shape of the base."""
+    """The kind of the model; turbo has the shapes of the base."""
     return "sdxl-refiner" if settings.refined else KINDS.get(settings.model, "sdxl-base")
 
 
 def _variant(settings: Settings) -> str:
-    """Full size, unless the weights that the run would load are a small copy."""
+    """The size of the model: full, unless the run would load weights of a small copy."""
     from sdxl.checkpoint.configs import FULL_SIZE
     from sdxl.checkpoint.header import read_header
     from sdxl.checkpoint.kinds import identify

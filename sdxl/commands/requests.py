@@ -1,4 +1,4 @@
-"""From settings and the files that they name to a request."""
+"""Makes a request from settings and from the files that they name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["make_policy", "make_request"]
 
 
 def make_request(settings: Settings, inputs: Inputs) -> Request:
-    """The request; of a picture from text alone the size may be missing, where the settings leave it to the model."""
+    """The request; that of text2img has no size where the settings leave the size to the model."""
     sides = settings.height, settings.width
     size = None if settings.task != "text2img" or sides[0] is None or sides[1] is None else (sides[0], sides[1])
     return Request(

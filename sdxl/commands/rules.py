@@ -1,4 +1,4 @@
-"""Which settings go together: every value that does not exist, is missing or has no effect is refused by name."""
+"""The rules for settings: a value that does not exist, is missing or has no effect is refused by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RENAMED = {  # settings, and fields of a request, whose flag has another name
     "refiner": "--refined",
 }
 
-PICTURES = {  # which tasks read what
+PICTURES = {  # name -> the tasks that read it
     "init_img": ("inpainting", "sdedit", "img2img"),
     "mask_path": ("inpainting",),
     "edited_img": ("sdedit",),
@@ -87,7 +87,7 @@ def unknown(what: str, got: str, known: Iterable[str]) -> str:
 
 
 def nearest(got: str, known: Iterable[str]) -> str | None:
-    """The name that looks most like what was written, if one does."""
+    """The known name that is most like the given one; None where none is close."""
     near = get_close_matches(got, tuple(known), n=1, cutoff=0.5)
     return near[0] if near else None
 
@@ -97,7 +97,7 @@ def check(settings: Fields) -> None:
     _check_names(settings)
     _check_numbers(settings)
     if not settings.generates:
-        return  # a profile reads few settings, and takes the command of the edit it is about as it stands
+        return  # a profile reads few settings, and accepts the whole command of an edit
     _check_task(settings)
     _check_weights(settings)
     _check_sampling(settings)
@@ -115,7 +115,7 @@ def _refuse_all(settings: Fields, names: Iterable[str], why: str) -> None:
 
 
 def _is_given(value: object) -> bool:
-    """Whether the user has set it: 0 and "none" are values, too, but not what stands for a flag left out."""
+    """Says whether the user has set the value: 0 and "none" count as set; None, False, () and "" do not."""
     return value is not None and value is not False and value != () and value != ""
 
 

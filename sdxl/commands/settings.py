@@ -13,12 +13,12 @@ from sdxl.errors import InputError
 
 __all__ = ["Settings"]
 
-UNSAVED = ("mode", "output_path", "json", "macs_only", "runs")  # say nothing about the picture
+UNSAVED = ("mode", "output_path", "json", "macs_only", "runs")  # settings that do not change the picture
 
 
 @dataclass(frozen=True)
 class Settings(Fields):
-    """What to do, with which pictures, prompts, weights and numbers; `None` and `()` stand for what is left out.
+    """The task, pictures, prompts, weights and numbers of a command; `None` and `()` mean that a setting is left out.
 
     Raises `InputError` for a value that does not exist, for one that is missing, and for one without any effect.
 
@@ -31,7 +31,7 @@ class Settings(Fields):
         rules.check(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """What the picture depends on, as JSON can hold it; where it was written to is left out."""
+        """The settings that the picture depends on, as JSON can hold them; the output path is not among them."""
         said = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in UNSAVED}
         return {name: _plain(value) for name, value in said.items() if value not in (None, ())}
 
@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """The value in a type that its field has: JSON knows neither paths nor tuples, and a PNG may hold anything."""
+    """The value, converted to a type of its field: JSON has neither paths nor tuples, and a PNG may hold anything."""
     kinds = (hint,) if get_origin(hint) is tuple or isinstance(hint, type) else get_args(hint)
     if isinstance(value, list):
         value = tuple(value)

@@ -1,4 +1,4 @@
-"""From settings to a written picture: files first, then weights, then the edit."""
+"""Writes the picture that settings ask for: reads the files first, then the weights, then runs the edit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-TURBO_SIDE = 512  # pixels: what turbo was distilled at
+TURBO_SIDE = 512  # pixels: the size that turbo was distilled at
 
 
 def run(settings: Settings) -> str:
@@ -33,7 +33,7 @@ def run(settings: Settings) -> str:
     Whatever can be refused without weights is refused before they are read.
     """
     output = settings.output_path
-    assert output is not None  # Settings has seen to it
+    assert output is not None  # Settings checks this
     check_png_output(output)
     _check_extras(settings)
     request = make_request(settings, load_inputs(settings))
@@ -80,7 +80,7 @@ def _load(settings: Settings, weights: Weights, task: str) -> Any:
 
 
 def _sized(request: Request, settings: Settings, pipe: Any) -> Request:
-    """The request itself; of a picture from text alone, at what the model was trained at unless the settings say."""
+    """The request; for text2img without a size, a copy with the settings' sides or with the model's own."""
     if request.task != "text2img" or request.size is not None:
         return request
     side = int(pipe.unet.config.sample_size) * 8

@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         plan = load_plan(options.config, options.overrides)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # between its own parts
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # about its own code
             from transformers.utils.logging import disable_progress_bar
 
             from sdxl.training.stages import run  # diffusers, which takes seconds to import
 
-            disable_progress_bar()  # of writing a text encoder, which takes a moment
-            if said := run(plan):  # of several processes one speaks
+            disable_progress_bar()  # the bar of writing a text encoder, which takes a moment
+            if said := run(plan):  # one of several processes returns a line
                 print(said)
     except (SigeError, OSError) as error:
         return _fail(str(error))

@@ -1,4 +1,4 @@
-"""Which weights a command takes, and where it runs them: what `auto` means here."""
+"""Chooses the weights, the device and the dtype of a command: what `auto` means on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Chosen:
 
 
 def choose_weights(settings: Settings) -> Chosen:
-    """Finds the weights; `auto` is what lies in the folder, and the embedded model where nothing does."""
+    """Finds the weights; `auto` takes those in the folder, or the embedded model where the folder has none."""
     model = _named_by(settings) if settings.model == "auto" else settings.model
     try:
         return _found(replace(settings, model=model))
@@ -43,7 +43,7 @@ def _found(settings: Settings) -> Chosen:
 
 
 def _without_weights(settings: Settings, error: SdxlError) -> Chosen:
-    """The embedded model, where it can do what is asked and no file was named; else the error, and what would run."""
+    """The embedded model, if it can run the command and no file was named; else raises the error, with advice."""
     advice = f"{in_flags(error)}; --model tiny runs without any, on random weights"
     if settings.refined or settings.turbo:
         raise type(error)(f"{advice}; the embedded model has neither turbo nor a refiner") from error
@@ -62,7 +62,7 @@ def _without_weights(settings: Settings, error: SdxlError) -> Chosen:
 
 
 def _named_by(settings: Settings) -> str:
-    """The model of a file that was named itself; in a folder SDXL is looked for."""
+    """The name of the model that a file holds; sdxl for a folder."""
     path = settings.weight_path
     kind = kind_of(path) if path.is_file() else "sdxl-base"
     return {"sd15": "sd15", "sd15-inpaint": "sd15", "sdxl-inpaint": "sdxl-inpaint"}.get(kind, "sdxl")

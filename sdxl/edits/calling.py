@@ -1,4 +1,4 @@
-"""Calling: how a diffusers pipeline takes what is asked."""
+"""Calling: the arguments with which an edit calls a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SDXL_ONLY = (
 
 
 def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> dict[str, Any]:
-    """The sampling under this pipeline's names; what it does not have is refused if it was set."""
+    """The sampling under this pipeline's names; raises `InputError` for a set value that the pipeline cannot take."""
     known = inspect.signature(pipe.__call__).parameters
     if sampling.eta and not takes_eta(pipe.scheduler):
         scheduler = type(pipe.scheduler).__name__
@@ -53,12 +53,12 @@ def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> 
 
 
 def until_split(sampling: Sampling) -> dict[str, Any]:
-    """Where the base ends, if a refiner takes over before the last step."""
+    """The argument that ends the base early, where a refiner takes over before the last step."""
     return {} if sampling.denoising_split is None else {"denoising_end": sampling.denoising_split}
 
 
 def from_split(sampling: Sampling) -> dict[str, Any]:
-    """Where the refiner begins: at the split, or with noise of its own on the finished picture."""
+    """The argument that says where the refiner begins: at the split, or with its own noise on the finished picture."""
     if sampling.denoising_split is None:
         return {"strength": REFINER_STRENGTH}
     return {"denoising_start": sampling.denoising_split}

@@ -70,6 +70,6 @@ def text2img(
     refiner: Any = None,
     on_step: OnStep | None = None,
 ) -> Result:
-    """Text to image, dense; without a size at the one that the model was trained at."""
+    """Text to image, dense; `size` None means the size that the model was trained at."""
     request = Request(sampling, size=size, refined=refiner is not None)
     return run(pipe, request, refiner=refiner, on_step=on_step)

@@ -1,4 +1,4 @@
-"""Preview: latents as a picture by one linear map, a thousandth of what the VAE's decoder costs."""
+"""Preview: draws latents by one linear map, at a thousandth of the cost of the VAE's decoder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sige.sizes import Size
 
 __all__ = ["preview", "rgb_map"]
 
-NEUTRAL = 0.25  # grey of the channels' mean, where a family is unknown
+NEUTRAL = 0.25  # weight of every channel where the family is unknown: the picture is grey
 
 
 @torch.no_grad()
 def preview(pipe: Any, latents: Tensor, size: Size, padded: Size) -> Image.Image:  # [1, C, h, w]
-    """The picture of noised latents at a size, enlarged smoothly from a pixel each; `padded` is what they cover."""
+    """A small picture of the latents, enlarged smoothly to `padded`, the size that they cover, and cut to `size`."""
     weight, bias = rgb_map(float(pipe.vae.config.scaling_factor), latents.shape[1])
     rgb = torch.einsum("chw,cd->hwd", latents[0].float().cpu(), weight) + bias  # [h, w, 3], from -1 to 1
     small = Image.fromarray(((rgb.clamp(-1, 1) + 1) * 127.5).round().byte().numpy())
@@ -27,7 +27,7 @@ def preview(pipe: Any, latents: Tensor, size: Size, padded: Size) -> Image.Image
 
 
 def rgb_map(scaling_factor: float, channels: int) -> tuple[Tensor, Tensor]:  # [C, 3], [3]
-    """The map of the family that scales its latents so; grey values where `configs/preview.yaml` has none."""
+    """The map of the family with this scaling factor; a map to grey where `configs/preview.yaml` has no such family."""
     for family in _families().values():
         if family["scaling_factor"] == scaling_factor and len(family["weight"]) == channels:
             return torch.tensor(family["weight"]), torch.tensor(family["bias"])

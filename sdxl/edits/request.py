@@ -1,4 +1,4 @@
-"""Request: one edit as a value that has checked itself. Importable without torch."""
+"""Request: one edit as a value that checks itself when it is made. Importable without torch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CELL = 8  # pixels that a latent covers, along each side
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One edit: what is given decides what is done.
+    """One edit; the fields that are given decide its task.
 
     `image` and `mask` ask for inpainting: the mask's white is repainted, grey blends, all else stays bit for bit.
     `edited` asks for SDEdit: noise is added to it and removed under the prompt; `image` is the picture before it.
-    `image` alone asks for img2img, neither for text2img at `size`.
+    `image` alone asks for img2img; no picture at all asks for text2img at `size`.
 
     With a `policy` only what the edit touches is computed at every step, without one every pass is dense.
 
@@ -70,7 +70,7 @@ class Request:
 
     @property
     def task(self) -> str:
-        """inpainting, sdedit, img2img or text2img."""
+        """The name of the task: inpainting, sdedit, img2img or text2img."""
         if self.mask is not None:
             return "inpainting"
         if self.edited is not None:
@@ -79,7 +79,7 @@ class Request:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the mask asks for nothing, so that the result is the picture itself."""
+        """Says whether the mask is empty, so that the result is the picture itself."""
         return self.alpha is not None and is_empty(self.alpha)
 
     @property
@@ -107,7 +107,7 @@ class Request:
 
     @cached_property
     def region(self) -> Region:
-        """What is computed: all of the picture where the passes are dense."""
+        """The region that packed passes compute; without a policy the mask's cells, or the whole picture."""
         from sige import Region
 
         policy = self.sparse_policy
@@ -120,7 +120,7 @@ class Request:
 
     @property
     def padded_size(self) -> Size:
-        """Of the picture that the models work on."""
+        """The size of the picture that the models work on."""
         if self.start is not None:
             return size_of(self.start)
         if self.size is None:
@@ -129,7 +129,7 @@ class Request:
 
     @property
     def picture_size(self) -> Size:
-        """Of the picture that comes back."""
+        """The size of the picture that comes back."""
         picture = self.image if self.edited is None else self.edited
         return self.padded_size if picture is None else size_of(picture)
 
@@ -204,7 +204,7 @@ def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:  # [H, W, 3]
 
 
 def _padded(image: Image.Image) -> Image.Image:
-    """The picture with sides that are multiples of 8; logs where they were not."""
+    """The picture, padded so that its sides are multiples of 8; logs a note where it pads."""
     padded, (height, width) = pad_to_multiple(image)
     if padded.size != image.size:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Result: what comes back of a request."""
+"""Result: what an edit returns."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ class Result:
     """A finished edit."""
 
     image: Image.Image
-    region: Region  # what was computed at packed passes
+    region: Region  # the positions that packed passes compute
     passes: PassesByComponent  # what ran: "unet", "vae.encoder", "vae.decoder", and "refiner.unet" where there is one
-    steps: tuple[int, ...]  # that the base took, then those of the refiner
+    steps: tuple[int, ...]  # taken by the base, then by the refiner
     seconds: float  # from the first encoding to the finished picture
     counted: EditWork
 
     @property
     def work(self) -> float:
-        """Multiply-accumulates, attention included, as a share of those of the same edit done dense.
+        """Multiply-accumulates, attention included, as a share of those of the same edit with dense passes only.
 
-        They are counted on the meta device when asked for the first time, which takes seconds for a model of SDXL's
-        size.
+        The first access counts them on the meta device, which takes seconds for a model of SDXL's size.
         """
         return self.counted.share
 
     @property
     def computed(self) -> float:
-        """Share of the base UNet's positions that its passes computed: near `work`, and there at once."""
+        """The share of the base UNet's positions that its passes computed: close to `work`, without counting."""
         height, width = self.region.image_size
         passes = self.passes["unet"]
         ratio = self.region.ratio(-(-height // CELL), -(-width // CELL))

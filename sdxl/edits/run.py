@@ -1,4 +1,4 @@
-"""run: a request goes through the pipelines, a result comes out.
+"""run: takes a request through the pipelines and returns a result.
 
 request ─▶ pipelines enabled ─▶ (encode) ─▶ base, step by step ─▶ (refiner) ─▶ decode ─▶ crop ─▶ composite
 """
@@ -33,7 +33,7 @@ CELL = 8  # pixels a latent
 
 
 def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | None = None) -> Result:
-    """The edit that the request asks for, by a diffusers pipeline of its task.
+    """Runs the edit that the request asks for on a diffusers pipeline of its task, and returns the result.
 
     `on_step` is called with a `Step` after each step. Where it returns False or raises `sdxl.Cancelled`, the edit ends
     with `Cancelled`: nothing is decoded, recordings are freed, and the pipelines are as they were.
@@ -67,7 +67,7 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
 
 
 def _sized(request: Request, pipe: Any) -> Request:
-    """The request itself; of a picture from text alone one with a size, by default what the model was trained at."""
+    """The request; for text2img without a size, a copy at the size that the model was trained at."""
     if request.task != "text2img" or request.size is not None:
         return request
     side = int(pipe.unet.config.sample_size) * CELL
@@ -85,14 +85,14 @@ class _Edit:
         self.pictures = {name: picture for name, picture in names.items() if picture is not None}
 
     def plain(self) -> Image.Image:
-        """Dense and temporal: the pipelines encode and decode by themselves."""
+        """The picture of a dense or temporal edit: the pipelines encode and decode by themselves."""
         if self.refiner is None:
             return self._base(self.pictures, output_type="pil")[0]  # type: ignore[no-any-return]
         latents = self._base(self.pictures, output_type="latent", **until_split(self.request.sampling))
         return self._refine({**self.pictures, "image": latents}, output_type="pil")[0]  # type: ignore[no-any-return]
 
     def lockstep(self) -> Image.Image:
-        """Encodes, samples and decodes the original dense, and the edit packed on it."""
+        """The picture of a lockstep edit: the original runs dense and is recorded, the edit runs packed on it."""
         with upcast(self.pipe.vae):
             original, start = self._encode_both()
         pictures: dict[str, Any] = dict(self.pictures)
@@ -104,7 +104,7 @@ class _Edit:
         options = {"output_type": "latent", **until_split(self.request.sampling)}
         result = self._base(pictures, (original, start), **options)
         if self.refiner is not None:
-            # Behind a split no noise is added: the result has noise in it, which was added to the original.
+            # After a split the refiner adds no noise: the result still holds noise that was added to the original.
             begins = result if self.request.sampling.denoising_split is None else original
             result = self._refine({**pictures, "image": result}, (original, begins), output_type="latent")
         with upcast(self.pipe.vae):
@@ -188,10 +188,10 @@ def _result(
 
 
 def _dense_passes(request: Request, pipe: Any, passes: PassesByComponent) -> dict[str, int]:
-    """How many passes of each component the same edit takes where all are dense.
+    """The number of passes of each component that the same edit takes where all are dense.
 
-    Lockstep runs every UNet pass twice, and encodes and decodes the original besides: once each, but that a pipeline
-    which does not take latents encodes by itself, too.
+    Lockstep runs every UNet pass twice, once on the original. It also encodes and decodes the original once. A
+    dense edit encodes as often as lockstep's pipeline encodes by itself, but at least once, and decodes once.
     """
     if not isinstance(request.sparse_policy, sige.Lockstep):
         return {name: one.dense + one.packed for name, one in passes.items()}

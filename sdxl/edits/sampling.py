@@ -1,4 +1,4 @@
-"""Sampling: what is asked of the model. Importable without torch, so that a mistake is found before it is loaded."""
+"""Sampling: how a model makes a picture. Importable without torch, so mistakes are found before torch is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is asked of the model: prompts, steps, guidance, seed, size conditioning.
+    """The values that a pipeline samples with: prompts, steps, guidance, seed, size conditioning.
 
     >>> Sampling("a horse", steps=30).strength_of("inpainting")
     1.0
@@ -47,24 +47,24 @@ class Sampling:
 
     @property
     def is_guided(self) -> bool:
-        """Whether the UNet runs twice a step, as one batch: with the prompt and with the negative one."""
+        """Says whether each pass has a batch of two: one with the prompt and one with the negative prompt."""
         return self.scale > 1
 
     def strength_of(self, task: str) -> float:
-        """The strength that was set, or the task's own; refused where it leaves no step."""
+        """The strength that was set, or the task's own; raises `InputError` where it leaves no step."""
         strength = STRENGTH.get(task, 1.0) if self.strength is None else self.strength
         if int(self.steps * strength) < 1:
             raise InputError(f"strength {strength} of {self.steps} steps leaves none: raise one of the two", "strength")
         return strength
 
     def check_refiner(self, task: str) -> None:
-        """Refuses steps of which base or refiner would get none."""
+        """Refuses steps or a split that leave no step for the base or for the refiner."""
         split, steps = self.denoising_split, self.steps
         if split is None:
             if int(steps * REFINER_STRENGTH) < 1:
                 raise InputError(
-                    f"steps: got {steps}, of which the refiner takes {REFINER_STRENGTH:.0%} and so leaves itself none: "
-                    "take 4 or more",
+                    f"steps: got {steps}, expected 4 or more: the refiner takes {REFINER_STRENGTH:.0%} of them, which "
+                    "is less than one step",
                     "steps",
                 )
             return

@@ -1,4 +1,4 @@
-"""Where edits meet the engine: enabling the pipelines, following a policy, packing the VAE, counting passes."""
+"""Engine: enables the pipelines of an edit, runs their steps by a policy, packs the VAE and counts passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sige.passes import Passes
 __all__ = ["REFINER", "Engine", "Passes", "PassesByComponent"]
 
 PassesByComponent = Mapping[str, Passes]  # "unet", "vae.encoder", "vae.decoder", and "refiner.unet" where there is one
-REFINER = "refiner."  # before the names of a refiner's own components
+REFINER = "refiner."  # prefix of the names of a refiner's own components
 
 
 class Engine:
@@ -57,7 +57,7 @@ class Engine:
         original: Tensor | None = None,  # [1, C, h, w], scaled latents
         start: Tensor | None = None,  # [1, C, h, w]: what the pipeline adds noise to
     ) -> AbstractContextManager[None]:
-        """Inside, the pipeline's steps follow the policy; all run dense where there is none."""
+        """Inside, the pipeline's steps follow the policy; without a policy all run dense."""
         policy = self.policy
         if policy is None:
             return nullcontext()
@@ -82,7 +82,7 @@ class Engine:
         return {name: passes for name, passes in found.items() if passes != Passes()}
 
     def _own_components(self, pipe: Any) -> dict[str, nn.Module]:
-        """The pipeline's modules, without those that the pipeline before it has, too."""
+        """The pipeline's modules; a refiner's without those that it shares with its base."""
         base = next(iter(self.pipes.values()))
         shared = set() if pipe is base else set(map(id, _components(base).values()))
         return {name: module for name, module in _components(pipe).items() if id(module) not in shared}
@@ -90,7 +90,7 @@ class Engine:
 
 @contextmanager
 def _enabled(pipe: Any) -> Iterator[sige.Handle]:
-    """The pipeline enabled; afterwards it is as it was."""
+    """Inside, the pipeline is enabled; afterwards it is as it was before."""
     before = sige.handle_of(pipe)
     handle = before or sige.enable(pipe)
     try:
@@ -105,7 +105,7 @@ def _components(pipe: Any) -> dict[str, nn.Module]:
 
 
 def _counted(handle: sige.Handle, name: str) -> Callable[[], Passes]:
-    """Tells how many passes the engine has run of a component from now on."""
+    """A function that returns how many passes the engine has run of a component since this call."""
     before = replace(handle.totals[name])  # a copy: the engine goes on counting in the original
 
     def since() -> Passes:
@@ -116,7 +116,7 @@ def _counted(handle: sige.Handle, name: str) -> Callable[[], Passes]:
 
 
 def _called(module: nn.Module, stack: ExitStack) -> Callable[[], Passes]:
-    """Tells how often a module was called from now on, until the stack closes; all passes are dense."""
+    """A function that returns how often a module ran, always dense, since this call; the stack ends the counting."""
     passes = Passes()
 
     def count(*_: Any) -> None:

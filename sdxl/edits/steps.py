@@ -62,9 +62,9 @@ class Progress:
 
 
 def count_steps(pipe: Any, steps: int, options: dict[str, Any]) -> int:
-    """How many steps the pipeline will take with `strength` or `denoising_start` in its options.
+    """The number of steps that the pipeline takes with `strength` or `denoising_start` in its options.
 
-    The pipeline's own rule is asked, with a copy of its scheduler.
+    The pipeline's own rule says it, with a copy of its scheduler.
     """
     scheduler = deepcopy(pipe.scheduler)
     scheduler.set_timesteps(steps)

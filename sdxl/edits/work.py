@@ -1,7 +1,8 @@
 """Work: the multiply-accumulates of an edit, attention counted, from its passes and the shapes of its models.
 
-A pass is counted on the meta device, where nothing runs, once per size and a packed one once per region; the rest is
-sums. Models without weights are built from the configurations of those that ran, so that nothing is copied.
+Each dense pass is counted once per size, each packed pass once per size and region; the work of an edit is their sum.
+Counting runs on the meta device, where no value is computed, on models without weights, which are built from the
+configurations of the edit's models.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LEVELS = (1, 2, 4, 8, 16, 32, 64)  # pixels that a position is wide, at the leve
 
 @dataclass(frozen=True)
 class PipelineShape:
-    """What a pipeline's UNet and VAE are built from, and the width of the pooled prompt that the UNet takes."""
+    """The classes and configurations of a pipeline's UNet and VAE, and the width of the UNet's pooled prompt."""
 
     unet: tuple[type, str]  # the class, and its configuration as JSON
     vae: tuple[type, str]
@@ -45,7 +46,7 @@ class PipelineShape:
 
 @dataclass(frozen=True, eq=False)
 class EditWork:
-    """What the passes of one edit cost, and what the same edit costs where all passes are dense."""
+    """The work of one edit's passes, and that of the same edit where all passes are dense."""
 
     shapes: Mapping[str, PipelineShape]  # by the prefix of the components' names: "", "refiner."
     size: Size  # of the picture that the models worked on
@@ -53,7 +54,7 @@ class EditWork:
     is_guided: bool
     passes: PassesByComponent
     dense_passes: Mapping[str, int]  # by component, of the dense edit
-    dense_size: Size | None = None  # of the dense edit's picture, where it is another
+    dense_size: Size | None = None  # of the dense edit's picture, where it differs
 
     @cached_property
     def macs(self) -> int:
@@ -82,7 +83,7 @@ class EditWork:
         return self.macs / self.dense_macs if self.dense_macs else 0.0
 
     def _counts(self, name: str) -> tuple[_Counts, str]:
-        """The counts of the pipeline that a component is of, and the component's name without the prefix."""
+        """The counts of the pipeline that a component belongs to, and the component's name without the prefix."""
         prefix = next((prefix for prefix in self.shapes if prefix and name.startswith(prefix)), "")
         return _counts_of(self.shapes[prefix], self.is_guided), name.removeprefix(prefix)
 
@@ -104,20 +105,20 @@ class _Counts:
         self._recorded: dict[tuple[str, Size], _Recorded] = {}
 
     def dense(self, name: str, size: Size) -> int:
-        """A dense pass over a picture of that size."""
+        """The work of a dense pass over a picture of that size."""
         if (name, size) not in self._dense:
             self._dense[name, size] = self._part(name, size).count()
         return self._dense[name, size]
 
     def packed(self, name: str, size: Size, region: sige.Region) -> int:
-        """A packed pass over a region, but for what only the first one with a prompt computes."""
+        """The work of a packed pass over a region, without the keys and values of the prompt."""
         key = name, size, _digest(region)
         if key not in self._packed:
             self._packed[key] = self._on_recording(name, size).packed(region)
         return self._packed[key]
 
     def prompt(self, name: str, size: Size) -> int:
-        """What the first packed pass computes besides: keys and values of the prompt."""
+        """The work of the prompt's keys and values, which only the first packed pass computes."""
         return self._on_recording(name, size).prompt if name == "unet" else 0
 
     def _on_recording(self, name: str, size: Size) -> _Recorded:
@@ -156,14 +157,14 @@ class _Part:
 
     @torch.no_grad()
     def count(self) -> int:
-        """Calls the component and counts."""
+        """The multiply-accumulates of one call."""
         with count_macs(self.module) as macs:
             self.module(self._sample, **self._arguments)
         return macs.all
 
 
 class _Recorded:
-    """A component that is recorded once, to count packed passes for one region after another."""
+    """A component with one recording, on which packed passes of any region are counted."""
 
     def __init__(self, part: _Part, target: nn.Module, size: Size) -> None:
         self._part = part
@@ -190,7 +191,7 @@ def _built(kind: Any, config: str) -> Any:
 
 
 def _digest(region: sige.Region) -> str:
-    """The same for regions that are active at the same positions of every level."""
+    """A digest: equal for regions that are active at the same positions of every level."""
     height, width = region.image_size
     content = hashlib.sha256()
     for cell in LEVELS:

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, as diffusers' pipelines do it."""
+"""Encodes pictures to latents and decodes them, as diffusers' pipelines do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def as_pixels(pipe: Any, image: Image.Image) -> Tensor:  # [1, 3, H, W], from -1
 
 @torch.no_grad()
 def encode(pipe: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, H, W] -> [B, C, h, w]
-    """Scaled latents; the generator draws what the pipelines' own encoding draws."""
+    """The scaled latents of the pixels; the generator draws what the pipelines' own encoding draws."""
     vae = pipe.vae
     latents = vae.encode(pixels.to(vae.dtype)).latent_dist.sample(generator)
     return vae.config.scaling_factor * latents.to(pipe.unet.dtype)  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 
 
 def add_lora(pipe: Any, file: str) -> None:
-    """A LoRA file, or a folder that holds one under diffusers' name."""
+    """Loads a LoRA file, or a folder that holds one under diffusers' name."""
     path = _existing("lora", file)
     where = (str(path),) if path.is_dir() else (str(path.parent),)
     name = {} if path.is_dir() else {"weight_name": path.name}
@@ -27,9 +27,9 @@ def add_lora(pipe: Any, file: str) -> None:
 
 
 def add_words(pipe: Any, file: str) -> None:
-    """A learned word: of SDXL for one encoder or both, told apart by their names or their widths.
+    """Loads a learned word; a file for SDXL serves one encoder or both, told apart by their names or their widths.
 
-    The word is the file's own name for it, or else the file's name.
+    The word is the one that the file holds, or else the name of the file.
     """
     path = _existing("textual_inversion", file)
     with _explained("textual_inversion", file):
@@ -44,7 +44,7 @@ def add_words(pipe: Any, file: str) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:  # name -> [vectors, width] or [width]
-    """The vectors of a .safetensors file, or of a .pt or .bin file, of which nothing but tensors is read."""
+    """The vectors of a .safetensors file, or of a .pt or .bin file, from which only tensors are read."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load
 
@@ -53,7 +53,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:  # name -> [vectors, width] or [w
         import torch
 
         content = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(content, dict) and "string_to_param" in content:  # what the first programs for this wrote
+    if isinstance(content, dict) and "string_to_param" in content:  # the format of the first programs for this
         content = content["string_to_param"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError("expected vectors by name")
@@ -82,7 +82,7 @@ def _existing(field: str, file: str) -> Path:
 
 @contextmanager
 def _explained(field: str, file: str) -> Iterator[None]:
-    """Inside, what a library raises about a file becomes one line."""
+    """Inside, an error that a library raises about a file becomes an `InputError` of one line."""
     try:
         yield
     except InputError:

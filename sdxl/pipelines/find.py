@@ -1,4 +1,4 @@
-"""Find: which weights a model's name means, and where they lie. Importable without torch."""
+"""Finds the weights that a model's name means. Importable without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdxl.errors import InputError
 __all__ = ["MODELS", "TINY", "Weights", "find", "kind_of"]
 
 TINY = "tiny"  # random weights, made on the first call
-MODELS = {  # the kind that each name means, of those whose files a user has
+MODELS = {  # name -> kind, for the models whose files a user has
     "sdxl": "sdxl-base",
     "sdxl-inpaint": "sdxl-inpaint",
     "sd15": "sd15",
@@ -20,7 +20,7 @@ MODELS = {  # the kind that each name means, of those whose files a user has
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were found: what they are loaded as, and where they lie."""
+    """Weights that were found: their kind and their place."""
 
     model: str  # the name that they were asked for by
     kind: str  # one of checkpoint.configs.KINDS
@@ -28,7 +28,7 @@ class Weights:
 
 
 def find(model: str, run_type: str, weight_path: Path, *, refiner: bool = False, task: str = "text2img") -> Weights:
-    """The weights of a model, or of the refiner beside it; nothing of them is read."""
+    """The place of a model's weights, or of those of its refiner; reads none of them."""
     turbo = "turbo" in run_type
     if turbo and model not in ("auto", "sdxl", TINY):
         raise InputError(f"model: got {model}, expected sdxl or tiny: {run_type} takes SDXL turbo's weights", "model")

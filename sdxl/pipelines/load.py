@@ -1,4 +1,4 @@
-"""From checkpoints to diffusers' own pipelines."""
+"""Builds diffusers' own pipelines from checkpoints."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def load_weights(
     lora: Sequence[str] = (),
     textual_inversion: Sequence[str] = (),
 ) -> Any:
-    """Diffusers' pipeline for the task, of weights that were found."""
+    """Diffusers' pipeline for the task, with weights that were found."""
     from sdxl.checkpoint.load import load
 
     if weights.path.is_file():
@@ -94,7 +94,7 @@ def load_weights(
 
 
 def _check_kind(got: str, weights: Weights) -> None:
-    """A refiner in place of a base makes noise; base and turbo have the same tensors."""
+    """Refuses weights of another kind: a refiner in place of a base makes noise. Base and turbo load as each other."""
     if ALIKE.get(got, got) != ALIKE.get(weights.kind, weights.kind):
         raise InputError(
             f"weight_path: {weights.path} holds {got} weights, expected {weights.kind}: name another file, or another "
@@ -104,7 +104,7 @@ def _check_kind(got: str, weights: Weights) -> None:
 
 
 def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
-    """Diffusers' pipeline for the task, of parts that are already loaded."""
+    """Diffusers' pipeline for the task, with parts that are already loaded."""
     import diffusers
 
     quiet()

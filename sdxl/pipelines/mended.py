@@ -1,4 +1,4 @@
-"""Every fault of diffusers' pipelines (0.42.1) that is mended from outside, each for as long as its block lasts."""
+"""Contexts that mend faults of diffusers' pipelines (0.42.1) from outside, each for as long as its block lasts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["mended", "own_negative_crop", "quiet", "spared_encoding", "upcast", 
 
 @contextmanager
 def mended(pipe: Any) -> Iterator[None]:
-    """Inside, a call of the pipeline has none of the faults below that one call can have."""
+    """Inside, a call of the pipeline has none of the faults below that occur within one call."""
     with own_negative_crop(pipe), spared_encoding(pipe):
         yield
 
@@ -52,7 +52,7 @@ def own_negative_crop(pipe: Any) -> Iterator[None]:
 
 
 def with_negative_sizes(arguments: dict[str, Any], size: Size) -> dict[str, Any]:
-    """The arguments of a call, completed where the pipelines would silently leave some out.
+    """The arguments of a call, with those added without which the pipelines silently ignore others.
 
     They read the sizes and the crop of the negative prompt only where both sizes are given, and `negative_prompt_2`
     only beside a `negative_prompt`.
@@ -90,7 +90,7 @@ def spared_encoding(pipe: Any) -> Iterator[None]:
     """Inside, an inpainting pipeline does not encode the masked picture for a UNet that does not take it.
 
     The pipelines encode it all the same (`prepare_mask_latents`) and throw the result away. Here they get zeros of
-    the same shape and draw the same random numbers, so that a sampler that draws later draws what it would have.
+    the same shape and draw the same random numbers, so that a sampler that draws later draws the same noise.
     """
     prepare = getattr(pipe, "prepare_mask_latents", None)
     if prepare is None or pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
@@ -119,7 +119,7 @@ def _encode_to_zeros(vae: Any, pixels: Tensor) -> Any:  # [B, 3, H, W] -> latent
 
 
 def quiet() -> None:
-    """Silences two warnings that nobody can act on: of an empty list of modules, and of a missing torchvision."""
+    """Silences two warnings that nobody can act on: about an empty list of modules and about a missing torchvision."""
     for name in ("diffusers.models.modeling_utils", "transformers.utils.import_utils"):
         logging.getLogger(name).addFilter(_is_worth_reading)
 
@@ -131,7 +131,7 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _replaced(owner: Any, name: str, method: Any) -> Iterator[None]:
-    """Inside, the object has that method; afterwards its own, or its class's, as before."""
+    """Inside, the object has that method; afterwards it has its own or its class's again."""
     own = vars(owner).get(name)
     setattr(owner, name, method)
     try:

@@ -13,7 +13,7 @@ __all__ = ["SCHEDULERS", "default_scheduler", "make_scheduler", "takes_eta"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A diffusers class, and what it is given besides the checkpoint's own noise schedule."""
+    """A diffusers class, and the options that it gets besides the checkpoint's own noise schedule."""
 
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
@@ -50,5 +50,5 @@ def make_scheduler(name: str | None, kind: str, config: dict[str, Any]) -> Any:
 
 
 def takes_eta(scheduler: Any) -> bool:
-    """Whether a step of the scheduler reads eta."""
+    """Says whether a step of the scheduler reads eta."""
     return "eta" in inspect.signature(scheduler.step).parameters

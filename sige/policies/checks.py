@@ -17,17 +17,17 @@ def check_name(field: str, value: Any, known: tuple[str, ...]) -> None:
 
 
 def check_count(field: str, value: Any, least: int) -> None:
-    """Refuses what is no integer of at least `least`."""
+    """Refuses a value that is not an integer of at least `least`."""
     if not is_count(value, least):
         raise ConfigError(f"{field}: got {value!r}, expected an integer of at least {least}")
 
 
 def check_bool(field: str, value: Any) -> None:
-    """Refuses what is neither True nor False."""
+    """Refuses a value that is neither True nor False."""
     if not isinstance(value, bool):
         raise ConfigError(f"{field}: got {value!r}, expected True or False")
 
 
 def is_count(value: Any, least: int) -> bool:
-    """Says whether the value is an integer, no truth value, of at least `least`."""
+    """Says whether the value is an integer of at least `least`; True and False are not integers here."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least

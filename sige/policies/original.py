@@ -72,7 +72,7 @@ def _fitted(
 
 
 def noise_level(scheduler: Any, timestep: Any, like: Tensor) -> tuple[float, float]:
-    """What the scheduler multiplies latents and noise with at this step, as the UNet sees them.
+    """The factors of latents and noise at this step, as the UNet sees them.
 
     A second-order scheduler of the k-diffusion family evaluates every other call at a level between two steps.
     `add_noise` does not know that level; how the scheduler scales the UNet's input tells it.

@@ -36,7 +36,7 @@ class Runner:
         self._original = _original(policy)
 
     def __call__(self, call: Call) -> Any:
-        """What the denoiser returns at this step; an exception frees the recordings."""
+        """Runs the denoiser's passes of this step, and returns its result; an exception frees the recordings."""
         try:
             return self._run(call)
         except BaseException:

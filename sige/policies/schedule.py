@@ -1,4 +1,4 @@
-"""Which steps run dense, and how the others read them: integers and weights, nothing else."""
+"""The steps that run dense and the weights with which the others read them: numbers only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _ORDERS = {"none": 1, "linear": 2, "quadratic": 3}  # recordings that each reads
 
 
 def dense_steps(count: int, wanted: int | tuple[int, ...] | None = None, schedule: str = GROWING) -> tuple[int, ...]:
-    """The steps of `count` that run dense: how many or which are wanted; always the first, of growing ones the second.
+    """The steps of `count` that run dense: as many as wanted, or those in the list.
+
+    The first step always runs dense; with growing gaps the second does, too.
 
     >>> dense_steps(30), dense_steps(30, 7)
     ((0, 1, 5, 10, 16, 23), (0, 1, 4, 8, 13, 18, 24))

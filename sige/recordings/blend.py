@@ -69,19 +69,19 @@ def _term(term: Any) -> tuple[Recording, float]:
 
 @dataclass(frozen=True)
 class BlendedComponent:
-    """What one packed pass reads."""
+    """One component of each recording and the weights: what one packed pass reads."""
 
     name: str
     terms: tuple[tuple[ComponentRecording, float], ...]
 
     @property
     def is_one(self) -> bool:
-        """Is it a single recording of weight 1, whose rows are read without a copy?"""
+        """Says whether this is a single recording of weight 1, whose rows are read without a copy."""
         return len(self.terms) == 1 and self.terms[0][1] == 1.0
 
     @property
     def weights(self) -> list[float]:
-        """One for each recording."""
+        """The weights, one for each recording."""
         return [weight for _, weight in self.terms]
 
     def check(self, sample: Tensor) -> None:

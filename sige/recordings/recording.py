@@ -1,4 +1,4 @@
-"""What a dense pass leaves for later passes.
+"""Recordings: what a dense pass leaves for later passes.
 
 A `Recording` keeps, for each component of a model (`unet`, `vae.encoder`, `vae.decoder`), the input rows of the layers
 that look at neighbours, the keys and values of self-attention, the sums of every GroupNorm, and the output.
@@ -64,7 +64,7 @@ class ComponentRecording:
 
 @dataclass
 class Recording:
-    """What one dense pass left; it lives on its own, and several can be kept."""
+    """The values that one dense pass left; a recording lives on its own, and several can be kept."""
 
     components: dict[str, ComponentRecording] = field(default_factory=dict)
 

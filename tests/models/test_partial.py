@@ -35,7 +35,7 @@ Weights = tuple[float, ...]
 
 @dataclass(frozen=True)
 class DensePass:
-    """What a dense pass had at each probe, and what it returned."""
+    """The values that a dense pass had at each probe, and its output."""
 
     values: dict[nn.Module, Tensor]  # [B, C, h, w], or flat: of a norm [B, C, M], of a linear layer [B, M, C]
     output: Tensor  # [B, C_out, h_out, w_out]
@@ -128,7 +128,7 @@ class FrozenPass:
         case: Case,
         edited: Tensor,  # [B, C, h, w]
     ) -> Tensor:  # [B, C_out, h_out, w_out]
-        """What the packed pass must return."""
+        """The output that the packed pass must return."""
         norms = [module for module in case.module.modules() if isinstance(module, nn.GroupNorm)]
         with hooked(case.module, self.freeze), ExitStack() as hooks:
             for norm in norms:
@@ -215,14 +215,14 @@ class Recorded:
     edited: Tensor  # [B, C, h, w]
 
     def packed(self, region: Region, weights: Weights, exact_statistics: bool) -> Tensor:  # [B, C_out, h_out, w_out]
-        """What the packed pass returns; there may be fewer weights than recordings."""
+        """The output of the packed pass; there may be fewer weights than recordings."""
         blend = list(zip(self.recordings, weights, strict=False))
         with sige.enable(self.case.model) as handle:
             with handle.edit(region, blend=blend, exact_statistics=exact_statistics):
                 return self.case.call(self.edited)
 
     def defined(self, region: Region, weights: Weights, exact_statistics: bool) -> Tensor:  # [B, C_out, h_out, w_out]
-        """What it must return, in fp64."""
+        """The output that the packed pass must return, in fp64."""
         frozen = FrozenPass(region, self.passes[: len(weights)], weights, exact_statistics)
         return frozen(self.exact, self.edited.double())
 

@@ -69,7 +69,7 @@ def test_a_mask_has_its_share_and_its_shape(shape: str, share: float) -> None:
 
 
 def components(mask: np.ndarray) -> int:  # bool [H, W]
-    """How many regions are apart from each other, in cells of 8 pixels, diagonals counting as touching."""
+    """The number of separate regions, in cells of 8 pixels; diagonal neighbours touch."""
     cells = mask.reshape(mask.shape[0] // 8, 8, -1, 8).any(axis=(1, 3))
     count = 0
     while cells.any():

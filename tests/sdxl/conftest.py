@@ -21,7 +21,7 @@ KINDS = ("sdxl-base", "sdxl-refiner", "sdxl-turbo", "sdxl-inpaint", "sd15")
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small layers gain nothing from more, and lose much where the machine is busy."""
+    """Sets one thread: small layers gain nothing from more, and lose much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def project_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Written once; tests read it only."""
+    """The folder, written once; tests only read it."""
     from sdxl.checkpoint.configs import load_shapes
     from sdxl.checkpoint.tiny import write_tiny
 
@@ -46,7 +46,7 @@ def project_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_smaller(path: Path) -> None:
-    """One head and one layer wherever there are several: fifty steps at full size have to fit in a test."""
+    """Leaves one head and one layer wherever there are several, so that fifty steps at full size fit in a test."""
     config = OmegaConf.load(path)
     for unet, channels in ((config.unet, [8, 16, 32]), (config["sdxl-refiner"].model, [8, 16, 32, 32])):
         unet.update(block_out_channels=channels, transformer_layers_per_block=1, attention_head_dim=1)
@@ -73,7 +73,7 @@ def draw_pictures(folder: Path) -> None:
 
 @pytest.fixture
 def project(project_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The test runs inside the folder."""
+    """Runs the test inside the folder."""
     monkeypatch.chdir(project_folder)
     return project_folder
 
@@ -111,14 +111,14 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def embedded(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The embedded model is the stand-in."""
+    """Puts the stand-in in the place of the embedded model."""
     monkeypatch.setattr("sdxl.checkpoint.embedded.embedded_folder", lambda: stand_in)
     return stand_in
 
 
 @pytest.fixture
 def no_embedded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """There is no embedded model; the folder where it would be."""
+    """An empty folder in the place of the embedded model."""
     folder = tmp_path_factory.mktemp("nothing")
     monkeypatch.setattr("sdxl.checkpoint.embedded.embedded_folder", lambda: folder)
     return folder

@@ -41,7 +41,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def files_in(folder: Path) -> list[str]:
-    """But for the embedded model, which has tests of its own."""
+    """The files in a folder, without those of the embedded model, which has its own tests."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if not name.startswith("embedded/"))
 

@@ -1,4 +1,4 @@
-"""The command line: words to settings, mistakes to one line, and nothing heavy before either."""
+"""The command line: words become settings, mistakes one line, and no heavy import comes before either."""
 
 from __future__ import annotations
 
@@ -370,7 +370,7 @@ def test_status_numbers() -> None:
 
 @pytest.mark.parametrize("words", [["run.py", *INPAINT], ["train.py", "--config", "configs/train/sdxl-lora.yaml"]])
 def test_a_python_without_the_packages_is_told_in_one_line(words: list[str]) -> None:
-    """Such as the system's own, beside the .venv that make has set up; -S leaves out what is installed."""
+    """The system's own Python is such a one, beside the .venv that make sets up; -S leaves out installed packages."""
     done = subprocess.run([sys.executable, "-S", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: the package ") and "source .venv/bin/activate" in done.stderr

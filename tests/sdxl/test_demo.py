@@ -30,7 +30,7 @@ def pixels(path: Path) -> np.ndarray:  # [H, W, 3]
 
 @pytest.fixture(scope="module")
 def made(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What a short demo has written and printed; the file `printed` is not one of its own."""
+    """The folder that a short demo has written, and the text that it has printed."""
     import contextlib
     import io
 
@@ -75,7 +75,7 @@ def test_it_says_how_much_was_computed(made: tuple[Path, str]) -> None:
 
 
 def test_the_picture_has_the_panels(made: tuple[Path, str]) -> None:
-    """At one and a half times their size, in two rows of three."""
+    """The panels stand in two rows of three, at one and a half times their size."""
     folder, _ = made
     page = pixels(folder / "demo.png")
     rows = [

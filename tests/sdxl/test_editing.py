@@ -169,7 +169,7 @@ def test_sparse_is_near_dense_and_runs_packed(inpainting: Any, policy: Policy) -
 
 
 def test_lockstep_that_dilates_over_everything_is_the_dense_result(inpainting: Any, from_picture: Any) -> None:
-    """Then nothing is taken from the original: the noise, the latents and the decoder are the pipeline's own."""
+    """No value is taken from the original: the noise, the latents and the decoder are the pipeline's own."""
     policy = Lockstep(dilation=SIDE)
     for run in (
         lambda policy: edit(inpainting, picture(), mask=rectangle(), sampling=sampling(), policy=policy),

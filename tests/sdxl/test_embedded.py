@@ -55,7 +55,7 @@ def test_it_is_in_the_source_tree_or_beside_the_installed_package(
 
 
 def test_an_installation_has_all_of_its_files(stand_in: Path) -> None:
-    """What `package-data` names of the folder that `package-dir` maps."""
+    """An installation has the files that `package-data` names, from the folder that `package-dir` maps."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "sdxl.embedded" in tool["packages"]
     assert tool["package-dir"]["sdxl.embedded"] == "assets/embedded"

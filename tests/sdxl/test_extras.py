@@ -28,7 +28,7 @@ def words(folder: Path, **vectors: torch.Tensor) -> str:
 
 
 def vector_of(pipe: Any, word: str, second: bool) -> torch.Tensor | None:
-    """What the encoder holds for the word, if its tokenizer knows it."""
+    """The vector that the encoder holds for the word; None where its tokenizer does not know it."""
     tokenizer = pipe.tokenizer_2 if second else pipe.tokenizer
     encoder = pipe.text_encoder_2 if second else pipe.text_encoder
     index = tokenizer.get_vocab().get(word)

@@ -22,7 +22,7 @@ from sige.files import atomic_write, check_free_space, check_output
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 
-# Dies at one point of the way: argv is the path and where.
+# A program that dies at one point of a write; argv is the path and the point.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ with files.atomic_write(path) as temporary:
         die()
 """
 
-# Writes one letter, then the other, for ever: argv is the path.
+# A program that writes one letter, then the other, for ever; argv is the path.
 REWRITING = """
 import itertools, sys
 from sige import files

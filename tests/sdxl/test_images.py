@@ -153,7 +153,7 @@ def test_promise_4_cmyk_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def turned(orientation: int, stored: Pixels) -> Pixels:
-    """What EXIF means by it: which edge of the stored picture is up."""
+    """The stored picture as a viewer shows it: EXIF's orientation says which edge is up."""
     as_stored: dict[int, Callable[[], Pixels]] = {
         1: lambda: stored,
         2: lambda: stored[:, ::-1],
@@ -201,7 +201,7 @@ def test_promise_4_the_pixel_limit_is_our_own(tmp_path: Path, side: int) -> None
     assert Image.MAX_IMAGE_PIXELS is not None and MAX_PIXELS < Image.MAX_IMAGE_PIXELS
     (tmp_path / "a.png").write_bytes(png(side, 8000))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow would warn, and go on
+        warnings.simplefilter("error")  # without this Pillow warns and continues
         with pytest.raises(InputError, match="expected at most 64,000,000"):
             load_image(tmp_path / "a.png")
 

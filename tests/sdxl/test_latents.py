@@ -1,4 +1,4 @@
-"""What the pipelines encode, and what they draw."""
+"""The latents that the pipelines encode, and the random numbers that they draw."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_promise_4_other_arrays_are_refused(tmp_path: Path, array: npt.NDArray[A
 
 
 class _Bomb:
-    """What pickle would run."""
+    """An object that fails the test when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pytest.fail, ("the pickle was read",)
@@ -295,7 +295,7 @@ def test_a_thin_stroke_survives_the_sampling_of_the_pipelines() -> None:
         latent: torch.Tensor = interpolate(torch.tensor(mask, dtype=torch.float32)[None, None], size=(8, 8))
         return latent[0, 0].numpy()
 
-    assert not sampled(stroke).any()  # what is guarded against
+    assert not sampled(stroke).any()  # without latent_cells the stroke is lost
     assert np.argwhere(sampled(latent_cells(stroke))).tolist() == [[2, j] for j in range(8)]
 
 

@@ -1,4 +1,4 @@
-"""on_step: what it is told, and what an edit leaves that it has cancelled."""
+"""on_step: what it is told, and the state after an edit that it has cancelled."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def refiner(project_folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def fresh(project_folder: Path) -> dict[str, bytes]:
-    """What a pipeline paints that no edit was cancelled on."""
+    """The pictures of a pipeline on which no edit was cancelled."""
     pipe = load(project_folder, "inpainting")
     return {name: paint(pipe, policy).image.tobytes() for name, policy in POLICIES.items()}
 
 
 @pytest.fixture(scope="module")
 def refined() -> dict[Any, bytes]:
-    """What tests have painted with a refiner, by policy and split."""
+    """Pictures that tests have painted with a refiner, by policy and split."""
     return {}
 
 

@@ -71,7 +71,7 @@ def test_a_tiny_unet_has_its_own_widths(project: Path, tmp_path: Path) -> None:
 
 
 def keys(figures: dict[str, Any]) -> dict[str, Any]:
-    """The names at every level but those of single modules."""
+    """The keys at every level, without the names of single modules."""
     return {
         name: keys(value) if isinstance(value, dict) and name not in ("active", "breakdown", "backends") else None
         for name, value in figures.items()

@@ -1,4 +1,4 @@
-"""The check of prompts: right on the scenes' own drawings, chance on others' captions, and blind to nothing hard."""
+"""The check of prompts: right on the scenes' own drawings, chance on others' captions, right on hard colours."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Judged = list[tuple[Scene, Seen | None]]
 
 
 def noisy(picture: Image.Image, spread: float, seed: int = 0) -> Image.Image:
-    """With noise about as large as what a small VAE leaves."""
+    """The picture with noise, about as much as a small VAE leaves."""
     values = np.asarray(picture) + np.random.default_rng(seed).normal(0, spread, (*picture.size[::-1], 3))
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def judged() -> Judged:
-    """What is seen in drawings of held-out scenes."""
+    """Held-out scenes, each with what the check sees in its drawing."""
     scenes = [scene_at(HELD_OUT + number) for number in range(60)]
     return [(scene, look(draw(scene), scene.sky, scene.ground)) for scene in scenes]
 
@@ -76,7 +76,7 @@ def test_what_is_found_is_the_thing() -> None:
 
 
 def test_another_thing_is_seen_as_another() -> None:
-    """The picture decides, not what is asked: every colour and every thing at one place, on every ground."""
+    """The picture decides, not the prompt: every colour and every thing at one place, on every ground."""
     scene = scene_at(HELD_OUT + 7)
     for thing, colour, ground in zip(THINGS * 2, [*COLOURS, *list(COLOURS)[:4]], list(GROUNDS) * 3, strict=True):
         y = 0.28 if thing == "balloon" else 0.75

@@ -1,4 +1,4 @@
-"""Requests: what each asks for, what is made of it once, and mistakes that name their field."""
+"""Requests: the tasks, the pictures and regions that are made once, and errors that name their field."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COLOURED = Image.new("RGB", (SIDE, SIDE), (255, 0, 0))
         ("strength", "0.1 of 5 steps leaves none", {}, {"strength": 0.1}),
         ("strength", "got 1.5, expected a number from 0 to 1", {}, {"strength": 1.5}),
         ("steps", "got 0, expected at least 1", {}, {"steps": 0}),
-        ("steps", "got 3, of which the refiner takes 30%", {"refined": True}, {"steps": 3}),
+        ("steps", "got 3, expected 4 or more: the refiner takes 30% of them", {"refined": True}, {"steps": 3}),
         ("denoising_split", "got 0.5, but there is no refiner", {}, {"denoising_split": 0.5}),
         ("denoising_split", "0.95 of 5 steps .* leaves none", {"refined": True}, {"denoising_split": 0.95}),
     ],
@@ -83,7 +83,7 @@ def test_the_command_line_puts_the_flag_in_the_place_of_the_field() -> None:
 
 
 def test_no_part_below_the_command_line_speaks_of_flags() -> None:
-    """But for commands to paste: of hf, and run.py's at the end of a training."""
+    """Commands to paste are exceptions: those of hf, and run.py's at the end of a training."""
     for path in sorted((ROOT / "sdxl").rglob("*.py")):
         if "commands" in path.parts or path.name == "results.py":
             continue

@@ -39,7 +39,7 @@ def pipe(project_folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def wide(project_folder: Path) -> Any:
-    """With a UNet that reads the mask and the masked picture."""
+    """A pipeline whose UNet reads the mask and the masked picture."""
     pipe = load(project_folder, "inpainting")
     torch.manual_seed(0)
     pipe.register_modules(unet=type(pipe.unet).from_config({**pipe.unet.config, "in_channels": 9}).eval())
@@ -154,7 +154,7 @@ def test_work_equals_an_independent_count(pipe: Any, name: str) -> None:
 
 @torch.no_grad()
 def unet_counts(unet: Any, region: sige.Region) -> tuple[int, int, int]:
-    """A dense pass, a first packed one and another."""
+    """The work of a dense pass, of the first packed one and of another packed one."""
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     added = {"text_embeds": torch.randn(2, pooled), "time_ids": torch.ones(2, 6)}

@@ -1,4 +1,4 @@
-"""From a command to a picture: every flag has its effect, the issue's examples run, nothing is left half-written."""
+"""From a command to a picture: every flag has its effect, the issue's examples run, no file is left half-written."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def run(
 
 @pytest.fixture(scope="module")
 def known() -> dict[tuple[str, ...], bytes]:
-    """What commands wrote that several tests compare with."""
+    """Pictures that commands wrote, with which several tests compare."""
     return {}
 
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Loading fails the test: what is wrong must be seen before."""
+    """Makes loading fail the test: a mistake must be found before."""
 
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("weights were loaded")
