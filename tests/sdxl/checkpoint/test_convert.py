@@ -19,7 +19,8 @@ from sdxl.checkpoint.keys import is_projection
 from sdxl.checkpoint.tensors import Written, write_tensors
 from sdxl.commands import convert as convert_module
 from sdxl.commands.convert import convert, main
-from sdxl.errors import CheckpointError, InputError
+from sdxl.errors import CheckpointError
+from sige.errors import OutputError
 
 ROOT = Path(__file__).parents[3]  # an installed package is found anywhere, this one from here
 IDS = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"
@@ -173,7 +174,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=half.stat().st_size + 1000))
-    with pytest.raises(InputError, match="GB free"):
+    with pytest.raises(OutputError, match="GB free"):
         convert(half, tmp_path / "out.safetensors", progress=False)
     convert(half, tmp_path / "out.safetensors", dtype=None, projections="linear", progress=False)
 
