@@ -34,14 +34,16 @@ $(VENV)/.installed: pyproject.toml $(PINS)
 build: $(VENV)/.installed
 	@$(PY) setup.py --quiet build_ext --inplace
 
-# A process for each core and one thread in each; a file's tests stay together, they share their models.
+# A process for each core and one thread in each; a file's tests stay together, they share their models. The longest
+# files begin (tests/conftest.py), so that no core waits for the other at the end.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 test: build
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile $(TESTS)
+	$(PYTEST) $(TESTS)
 
 FAST := ops models sdxl/test_request.py sdxl/test_settings.py sdxl/test_masks.py test_schedule.py test_structure.py \
         test_region.py test_gather_map.py
 test-fast: build
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile -m fast $(addprefix tests/,$(FAST))
+	$(PYTEST) -q -m fast $(addprefix tests/,$(FAST))
 
 # It leaves libraries built against the oldest torch, which serve every later one, until the next build.
 test-oldest:

@@ -9,6 +9,7 @@ settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
 
 
+LONGEST = ("test_policies", "test_editing", "test_train", "test_tasks", "test_profiling", "test_variants", "test_load")
 SLOW_ON_OPS = ("native", "shim", "opcheck", "compiles")  # `make test-fast` runs the ops on the reference
 FAST_ON_MODELS = ("test_properties", "test_blend", "test_recording", "test_text_cache", "test_sharing")
 OTHER_MODELS = ("sdxl-refiner", "sdxl-inpainting", "sd15", "sd21", "16_bits", "odd_sizes", "border")
@@ -27,6 +28,7 @@ def is_fast(item: pytest.Item) -> bool:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks fast tests, and skips those marked `gpu` on a machine that cannot run them, with the reason."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable: all else keeps its order
     for item in items:
         if is_fast(item):
             item.add_marker("fast")

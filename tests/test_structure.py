@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_diffusers_is_imported_only_where_the_page_says(imports: Imports) -> Non
 
 def test_few_arrows_lead_from_room_to_room(imports: Imports) -> None:
     assert len(arrows(imports, "sdxl")) <= MOST_ARROWS
+
+
+def test_every_package_is_installed() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for package in structure.PACKAGES for path in (ROOT / package).rglob("__init__.py")}
+    data = {"sige.configs", "sdxl.embedded"}  # folders of files, without Python
+    assert set(tool["packages"]) == data | {".".join(folder.relative_to(ROOT).parts) for folder in folders}
 
 
 def test_each_rule_can_be_broken(imports: Imports) -> None:

@@ -41,7 +41,8 @@ class Engine:
                 if handle is not None:
                     self._handles[id(pipe)] = handle
                 for name, module in self._own_components(pipe).items():
-                    count = _called(module, stack) if handle is None else _counted(handle, name)
+                    attached = handle is not None and name in handle.totals  # a VAE of another class is not
+                    count = _counted(handle, name) if handle and attached else _called(module, stack)
                     self._counts[prefix + name] = count
             self._stack = stack.pop_all()
         return self

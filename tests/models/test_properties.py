@@ -115,11 +115,10 @@ def test_all_active_equals_dense(case: str, batch: int) -> None:
 
 
 @half_dtypes
-@every_batch
 @every_case
-def test_all_active_in_16_bits_is_as_near_to_exact_as_dense(case: str, batch: int, dtype: torch.dtype) -> None:
+def test_all_active_in_16_bits_is_as_near_to_exact_as_dense(case: str, dtype: torch.dtype) -> None:
     made = make_case(case, dtype)
-    x, edited = made.input(1, batch), made.input(2, batch)
+    x, edited = made.input(1, 2), made.input(2, 2)
     exact = make_case(case, dtype, exact=True).call(edited.double())
     dense = made.call(edited)
     _, out = edit(made, x, edited, made.full())

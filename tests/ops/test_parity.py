@@ -48,7 +48,7 @@ def _assert_stats_close(out: Tensor, op: str, arguments: tuple[object, ...]) -> 
 @every_op
 @every_dtype
 def test_opcheck(op: str, dtype: torch.dtype, backend: TestedBackend) -> None:
-    for arguments in sample_inputs(op, backend.device, dtype)[:4]:
+    for arguments in sample_inputs(op, backend.device, dtype)[:2]:
         torch.library.opcheck(getattr(torch.ops.sige, op).default, arguments)
 
 

@@ -264,6 +264,9 @@ def test_text_to_image() -> None:
         text2img(pipe, (100, SIDE), sampling=sampling())
 
 
+STEPS_REFINED = {None: 10, 0.6: 7}  # by the split: the refiner takes 3 of them, of which 2 are dense
+
+
 # ---- refiner ---------------------------------------------------------------------------------------------------------
 
 
@@ -277,8 +280,8 @@ def refiners() -> dict[str, Any]:
 def test_a_refiner_runs_after_the_base_and_sparse_where_the_base_is(
     inpainting: Any, refiners: dict[str, Any], policy: Policy | None, split: float | None
 ) -> None:
-    image, mask, asked = picture(), rectangle(), sampling(steps=10, denoising_split=split)
-    base = edit(inpainting, image, mask=mask, sampling=sampling(steps=10), policy=policy)
+    image, mask, asked = picture(), rectangle(), sampling(steps=STEPS_REFINED[split], denoising_split=split)
+    base = edit(inpainting, image, mask=mask, sampling=sampling(steps=STEPS_REFINED[split]), policy=policy)
     with sige.enable(refiners["inpainting"]) as handle:
         out = edit(inpainting, image, mask=mask, sampling=asked, policy=policy, refiner=refiners["inpainting"])
         assert bool(handle.passes.packed) is (policy is not None)
@@ -291,6 +294,23 @@ def test_a_refiner_of_an_sdedit(from_picture: Any, refiners: dict[str, Any], pol
     refiner = refiners["sdedit"]
     out = sdedit(from_picture, picture(), drawn(), sampling=sampling(), policy=policy, refiner=refiner)
     assert out.image.size == (SIDE, SIDE)
+
+
+@sparse
+@pytest.mark.parametrize("split", [None, 0.6])
+def test_a_refined_edit_is_the_same_whether_or_not_the_base_is_enabled(policy: Policy, split: float | None) -> None:
+    """The refiner has its base's VAE, as pipelines that follow diffusers' documentation do."""
+    base, refiner = load("inpainting"), load("inpainting", refiner=True)
+    refiner.register_modules(vae=base.vae)
+    options = {"mask": rectangle(), "sampling": sampling(steps=STEPS_REFINED[split], denoising_split=split)}
+    options |= {"policy": policy}
+    plain = edit(base, picture(), **options, refiner=refiner)
+    with sige.enable(base) as handle:
+        enabled = edit(base, picture(), **options, refiner=refiner)
+        assert handle.enabled and sige.handle_of(refiner) is None
+    assert enabled.image.tobytes() == plain.image.tobytes()
+    assert enabled.passes == plain.passes and plain.passes["refiner.unet"].packed > 0
+    assert sige.handle_of(base) is None
 
 
 def test_a_split_needs_a_refiner(inpainting: Any) -> None:

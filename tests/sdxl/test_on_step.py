@@ -232,8 +232,7 @@ def test_the_error_keeps_no_latents_alive(pipe: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("at", [2, 9], ids=["in the base", "in the refiner"])
-@pytest.mark.parametrize("split", [None, 0.6])
+@pytest.mark.parametrize(("at", "split"), [(2, None), (9, 0.6)], ids=["in the base", "in the refiner"])
 def test_an_edit_with_a_refiner_can_be_cancelled(
     pipe: Any, refiner: Any, name: str, at: int, split: float | None, refined: dict[Any, bytes]
 ) -> None:
