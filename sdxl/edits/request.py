@@ -20,7 +20,7 @@ from sige.sizes import Size
 if TYPE_CHECKING:
     from sige import Policy, Region
 
-__all__ = ["Request"]
+__all__ = ["CELL", "Request"]
 
 logger = logging.getLogger(__name__)
 

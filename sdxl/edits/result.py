@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from sdxl.edits.request import CELL
 from sdxl.edits.sparse import PassesByComponent
 from sdxl.edits.work import EditWork
 from sige import Region
 
 __all__ = ["Result"]
-
-CELL = 8  # pixels a latent
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import sige
 from sdxl.edits.calling import from_split, pipeline_arguments, until_split
-from sdxl.edits.request import Request
+from sdxl.edits.request import CELL, Request
 from sdxl.edits.result import Result
 from sdxl.edits.sparse import REFINER, Engine, PassesByComponent
 from sdxl.edits.steps import OnStep, Progress, count_steps
@@ -28,8 +28,6 @@ from sdxl.pipelines.coding import as_pixels, decode, encode, twin
 from sdxl.pipelines.mended import mended, upcast
 
 __all__ = ["run"]
-
-CELL = 8  # pixels a latent
 
 
 def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | None = None) -> Result:

@@ -19,7 +19,7 @@ VAE_CHANNELS = [4, 4, 8, 8]
 KINDS = ("sdxl-base", "sdxl-refiner", "sdxl-turbo", "sdxl-inpaint", "sd15")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Sets one thread: small layers gain nothing from more, and lose much on a busy machine."""
     before = torch.get_num_threads()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,14 +42,6 @@ def inpainting() -> Any:
 @pytest.fixture(scope="module")
 def from_picture() -> Any:
     return load("sdedit")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sampling(**changes: Any) -> Sampling:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from tests.sdxl.edits import drawn, load, picture, rectangle, sampling
 
 POLICIES = {"dense": None, "temporal": Temporal(dense_steps=2), "lockstep": Lockstep()}
 every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

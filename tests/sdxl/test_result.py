@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from tests.sdxl.edits import SIDE, drawn, load, picture, rectangle, sampling
 SPARSE = {"temporal": Temporal(dense_steps=2), "lockstep": Lockstep()}
 POLICIES: dict[str, Policy | None] = {"dense": None, **SPARSE}
 STEPS = 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
