@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn.functional import conv2d, interpolate, pad
@@ -110,6 +110,7 @@ def check_structure(region: Region, geometry: Geometry, height: int, width: int)
 
 
 @every_geometry
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_region_convolves_as_dense(geometry, data):
     height, width = data.draw(st.tuples(st.integers(3, 11), st.integers(3, 11)), label="input size")

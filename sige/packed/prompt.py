@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class PromptKeys:
         """The keys and values that `make` returns for the prompt; made again after the weights of the layers change."""
         if self.text is None:
             raise UnsupportedError("encoder_hidden_states is missing: pass the prompt")
-        state = weights([*key.modules(), *value.modules()])
+        state = weights([module for layer in (key, value) for module in _parts(layer)])
         before = self._kept.get(key)
         if before is None or before[0] != state:
             self._kept[key] = state, make(self.text)
@@ -48,3 +48,8 @@ class PromptKeys:
     def __len__(self) -> int:
         """The number of cross-attentions whose keys are kept."""
         return len(self._kept)
+
+
+def _parts(layer: nn.Module) -> Iterable[nn.Module]:
+    """The modules whose weights make the layer's product: itself, or those of an adapter."""
+    return (layer,) if type(layer) is nn.Linear else layer.modules()

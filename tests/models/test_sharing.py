@@ -109,9 +109,9 @@ def test_steps_are_those_of_the_pipeline_that_calls() -> None:
     expected = alone(other)
     with sige.enable(job.pipe) as handle:
         job(num_inference_steps=5)  # leaves timesteps in the scheduler of the pipeline that was enabled
-        with handle.edit(job.mask, Temporal(dense_steps=6)):
-            other(num_inference_steps=30)
-            assert (handle.passes.dense, handle.passes.packed) == (6, 24)
+        with handle.edit(job.mask, Temporal(dense_steps=3)):
+            other(num_inference_steps=10)
+            assert (handle.passes.dense, handle.passes.packed) == (3, 7)
         with handle.edit(job.mask):
             assert torch.equal(other(), expected)
             assert torch.equal(other(), expected), "a second call reads nothing of the first"
@@ -127,9 +127,9 @@ def test_a_pipeline_made_from_another_one_runs_by_its_own_steps() -> None:
     mask = torch.tensor(job.mask, dtype=torch.float32)[None, None]
     with sige.enable(job.pipe) as handle, handle.edit(job.mask):
         job.pipe, inpainting = pipe, {"mask_image": mask, "height": 128, "width": 128, "strength": 1.0}
-        first = job(num_inference_steps=30, **inpainting)
-        assert (handle.passes.dense, handle.passes.packed) == (6, 24)
-        assert torch.equal(job(num_inference_steps=30, **inpainting), first)
+        first = job(num_inference_steps=10, **inpainting)
+        assert (handle.passes.dense, handle.passes.packed) == (3, 7)
+        assert torch.equal(job(num_inference_steps=10, **inpainting), first)
 
 
 def test_a_loop_of_the_users_own_follows_the_timesteps_of_the_enabled_pipeline() -> None:
