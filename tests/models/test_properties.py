@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sige
 from sige import Region
-from tests.models.tiny import Case, every_case, make_case
+from tests.models.tiny import Case, every_case, every_layout, make_case
 
 every_batch = pytest.mark.parametrize("batch", [1, 2])
 every_size = pytest.mark.parametrize("size", [(13, 17), (15, 9), (7, 5)], ids=str)  # latents; no multiples of 4 or 8
@@ -115,7 +115,7 @@ def test_all_active_equals_dense(case: str, batch: int) -> None:
 
 
 @half_dtypes
-@every_case
+@every_layout
 def test_all_active_in_16_bits_is_as_near_to_exact_as_dense(case: str, dtype: torch.dtype) -> None:
     made = make_case(case, dtype)
     x, edited = made.input(1, 2), made.input(2, 2)
@@ -176,7 +176,7 @@ def test_unchanged_input_gives_the_recorded_output_at_odd_sizes(
 
 
 @half_dtypes
-@every_case
+@every_layout
 def test_unchanged_input_in_16_bits_is_as_near_to_exact_as_dense(case: str, dtype: torch.dtype) -> None:
     made = make_case(case, dtype)
     x = made.input(1, 2)
@@ -246,7 +246,7 @@ PLACES = {
 }
 
 
-@every_case
+@every_layout
 @pytest.mark.parametrize("where", PLACES.values(), ids=PLACES)
 def test_a_mask_of_one_pixel_or_at_the_border_recomputes_what_it_covers(case: str, where: tuple[Any, Any]) -> None:
     """The change is inside the region, which is dilated widely, so the packed pass is close to the dense one."""
@@ -285,7 +285,7 @@ def test_a_sample_twice_in_a_batch_is_that_sample_twice(case: str) -> None:
     assert relative_error(twice, once.repeat(2, 1, 1, 1)) <= RELATIVE_ERROR
 
 
-@every_case
+@every_layout
 @few
 @given(data=st.data())
 def test_the_order_of_active_positions_does_not_matter(case: str, data: st.DataObject) -> None:
@@ -362,14 +362,14 @@ def median_errors(
     return [median(found) for found in errors]
 
 
-@every_case
+@every_layout
 def test_more_dilation_does_not_cost_accuracy(case: str) -> None:
     medians = median_errors(make_case(case), [(dilation, True) for dilation in (0, 1, 2, 4)])
     assert medians == sorted(medians, reverse=True)
     assert medians[-1] < 0.8 * medians[0]
 
 
-@every_case
+@every_layout
 def test_exact_statistics_are_nearer_to_dense_than_frozen_ones(case: str) -> None:
     """The margin is wide if the edit changes the statistics: here it has three times the contrast."""
     exact, frozen = median_errors(make_case(case), [(1, True), (1, False)], contrast=3.0)

@@ -15,10 +15,10 @@ from sdxl.pipelines.load import load_pipeline
 SIDE = 64
 
 
-def load(folder: Path, task: str, refiner: bool = False) -> Any:
+def load(folder: Path, task: str, refiner: bool = False, model: str = "sdxl") -> Any:
     """A pipeline of the random weights in the fixture `project_folder`."""
     where: dict[str, Any] = {"weight_path": folder / "pretrained", "config_path": folder / "configs", "device": "cpu"}
-    options: dict[str, Any] = {"model": "sdxl", "run_type": "original", "dtype": torch.float32}
+    options: dict[str, Any] = {"model": model, "run_type": "original", "dtype": torch.float32}
     pipe = load_pipeline(task=task, refiner=refiner, **options, **where)
     pipe.set_progress_bar_config(disable=True)
     return pipe

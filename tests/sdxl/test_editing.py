@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,56 +11,26 @@ import torch
 from PIL import Image
 
 import sige
-from sdxl.checkpoint.tiny import tiny_weights
 from sdxl.edits.edit import edit, img2img, sdedit, text2img
 from sdxl.edits.result import Result
-from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError, SdxlError
-from sdxl.pipelines.load import load_pipeline
 from sige import Lockstep, Policy, Temporal
 from sige.passes import Packing
+from tests.sdxl.edits import SIDE, drawn, load, picture, rectangle, sampling
 
-SIDE = 128
 POLICIES = {"dense": None, "temporal": Temporal(dense_steps=2), "lockstep": Lockstep()}
 every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 sparse = pytest.mark.parametrize("policy", [POLICIES["temporal"], POLICIES["lockstep"]], ids=["temporal", "lockstep"])
 
 
-def load(task: str, model: str = "tiny", refiner: bool = False, **more: Any) -> Any:
-    options = {"run_type": "original", "weight_path": "pretrained", "config_path": "configs", "device": "cpu"}
-    pipe = load_pipeline(
-        model=model, task=task, dtype=torch.float32, refiner=refiner, scheduler=None, **{**options, **more}
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+@pytest.fixture(scope="module")
+def inpainting(project_folder: Path) -> Any:
+    return load(project_folder, "inpainting")
 
 
 @pytest.fixture(scope="module")
-def inpainting() -> Any:
-    return load("inpainting")
-
-
-@pytest.fixture(scope="module")
-def from_picture() -> Any:
-    return load("sdedit")
-
-
-def sampling(**changes: Any) -> Sampling:
-    return Sampling(**{"prompt": "a house", "steps": 5, "scale": 3.0, "seed": 7, **changes})
-
-
-def picture(width: int = SIDE, height: int = SIDE, seed: int = 1) -> Image.Image:
-    """Smooth colours with some noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    base = np.stack([x * 255 / width, y * 255 / height, 128 + 60 * np.sin(x / 9)], axis=2)
-    return Image.fromarray((base + rng.normal(0, 6, base.shape)).clip(0, 255).astype(np.uint8))
-
-
-def rectangle(width: int = SIDE, height: int = SIDE) -> np.ndarray:
-    mask = np.zeros((height, width), dtype=np.float32)
-    mask[37:90, 41:100] = 1
-    return mask
+def from_picture(project_folder: Path) -> Any:
+    return load(project_folder, "sdedit")
 
 
 def pixels(image: Image.Image | Result) -> np.ndarray:
@@ -114,11 +85,11 @@ def test_all_steps_dense_is_the_dense_result(inpainting: Any) -> None:
 
 def test_a_mask_of_another_size_is_refused(inpainting: Any) -> None:
     with pytest.raises(InputError, match=r"^mask: got .*expected the size of the image"):
-        edit(inpainting, picture(), mask=rectangle(136), sampling=sampling())
+        edit(inpainting, picture(), mask=rectangle(72), sampling=sampling())
 
 
 @every_policy
-@pytest.mark.parametrize(("width", "height"), [(131, 122), (136, 97)])
+@pytest.mark.parametrize(("width", "height"), [(67, 58), (72, 49)])
 def test_a_size_that_is_no_multiple_of_eight_comes_back_as_it_was(
     inpainting: Any, policy: Policy | None, width: int, height: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,8 +156,8 @@ def test_lockstep_encodes_and_decodes_sparsely(inpainting: Any, monkeypatch: pyt
 
 
 @every_policy
-def test_an_inpainting_unet_with_nine_channels(policy: Policy | None) -> None:
-    pipe = load("inpainting")
+def test_an_inpainting_unet_with_nine_channels(project_folder: Path, policy: Policy | None) -> None:
+    pipe = load(project_folder, "inpainting")
     torch.manual_seed(0)
     pipe.register_modules(unet=type(pipe.unet).from_config({**pipe.unet.config, "in_channels": 9}).eval())
     image, mask = picture(), rectangle()
@@ -196,8 +167,8 @@ def test_an_inpainting_unet_with_nine_channels(policy: Policy | None) -> None:
 
 
 @every_policy
-def test_stable_diffusion_15(policy: Policy | None) -> None:
-    pipe = load("inpainting", model="sd15", weight_path=tiny_weights("sd15"))
+def test_stable_diffusion_15(project_folder: Path, policy: Policy | None) -> None:
+    pipe = load(project_folder, "inpainting", model="sd15")
     image, mask = picture(), rectangle()
     out = pixels(edit(pipe, image, mask=mask, sampling=sampling(steps=3), policy=policy))
     assert np.array_equal(out[mask == 0], pixels(image)[mask == 0])
@@ -207,13 +178,6 @@ def test_stable_diffusion_15(policy: Policy | None) -> None:
 
 
 # ---- SDEdit and the dense tasks --------------------------------------------------------------------------------------
-
-
-def drawn() -> Image.Image:
-    """The picture with a patch painted over."""
-    array = pixels(picture()).copy()
-    array[40:60, 40:70] = (200, 30, 30)
-    return Image.fromarray(array)
 
 
 @every_policy
@@ -238,7 +202,7 @@ def test_sdedit_of_equal_pictures_or_without_the_original_is_refused(from_pictur
     with pytest.raises(InputError, match="needs the original picture"):
         sdedit(from_picture, None, drawn(), sampling=sampling(), policy=policy)
     with pytest.raises(InputError, match="expected the original's size"):
-        sdedit(from_picture, picture(136), drawn(), sampling=sampling(), policy=policy)
+        sdedit(from_picture, picture(72), drawn(), sampling=sampling(), policy=policy)
 
 
 def test_strength_says_how_many_steps_run(from_picture: Any) -> None:
@@ -248,8 +212,8 @@ def test_strength_says_how_many_steps_run(from_picture: Any) -> None:
         img2img(from_picture, picture(), sampling=sampling(strength=0.1))
 
 
-def test_text_to_image() -> None:
-    pipe = load("text2img")
+def test_text_to_image(project_folder: Path) -> None:
+    pipe = load(project_folder, "text2img")
     assert text2img(pipe, (96, SIDE), sampling=sampling()).image.size == (SIDE, 96)
     with pytest.raises(InputError, match="expected multiples of 8"):
         text2img(pipe, (100, SIDE), sampling=sampling())
@@ -262,8 +226,8 @@ STEPS_REFINED = {None: 10, 0.6: 7}  # by the split: the refiner takes 3 of them,
 
 
 @pytest.fixture(scope="module")
-def refiners() -> dict[str, Any]:
-    return {task: load(task, refiner=True) for task in ("inpainting", "sdedit")}
+def refiners(project_folder: Path) -> dict[str, Any]:
+    return {task: load(project_folder, task, refiner=True) for task in ("inpainting", "sdedit")}
 
 
 @every_policy
@@ -289,9 +253,11 @@ def test_a_refiner_of_an_sdedit(from_picture: Any, refiners: dict[str, Any], pol
 
 @sparse
 @pytest.mark.parametrize("split", [None, 0.6])
-def test_a_refined_edit_is_the_same_whether_or_not_the_base_is_enabled(policy: Policy, split: float | None) -> None:
+def test_a_refined_edit_is_the_same_whether_or_not_the_base_is_enabled(
+    project_folder: Path, policy: Policy, split: float | None
+) -> None:
     """The refiner has its base's VAE, as pipelines that follow diffusers' documentation do."""
-    base, refiner = load("inpainting"), load("inpainting", refiner=True)
+    base, refiner = load(project_folder, "inpainting"), load(project_folder, "inpainting", refiner=True)
     refiner.register_modules(vae=base.vae)
     options = {"mask": rectangle(), "sampling": sampling(steps=STEPS_REFINED[split], denoising_split=split)}
     options |= {"policy": policy}
@@ -321,22 +287,22 @@ def test_a_split_that_leaves_one_side_without_steps_is_refused(
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-def test_weights_that_overflow_end_in_a_sentence_and_not_in_black() -> None:
-    pipe = load("inpainting")
+def test_weights_that_overflow_end_in_a_sentence_and_not_in_black(project_folder: Path) -> None:
+    pipe = load(project_folder, "inpainting")
     with torch.no_grad():
         pipe.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(SdxlError, match=r"step 1: the latents are no longer finite"):
         edit(pipe, picture(), mask=rectangle(), sampling=sampling())
 
 
-def test_eta_has_its_effect_or_is_refused(inpainting: Any) -> None:
+def test_eta_has_its_effect_or_is_refused(project_folder: Path, inpainting: Any) -> None:
     from sdxl.pipelines.schedulers import make_scheduler
 
     plain, stochastic = (
         edit(inpainting, picture(), mask=rectangle(), sampling=sampling(eta=eta)).image.tobytes() for eta in (0.0, 1.0)
     )
     assert plain != stochastic
-    pipe = load("inpainting")
+    pipe = load(project_folder, "inpainting")
     pipe.scheduler = make_scheduler("euler", "sdxl-base", dict(pipe.scheduler.config))
     with pytest.raises(InputError, match="eta has no effect on EulerDiscreteScheduler"):
         edit(pipe, picture(), mask=rectangle(), sampling=sampling(eta=0.5))
@@ -354,11 +320,11 @@ CONDITIONING: dict[str, Any] = {
     "negative_prompt": "blurred",
     "prompt_2": "a tree",
     "negative_prompt_2": "rain",
-    "original_size": (64, 64),
-    "target_size": (64, 64),
+    "original_size": (96, 96),
+    "target_size": (96, 96),
     "crops_coords_top_left": (32, 32),
-    "negative_original_size": (64, 64),
-    "negative_target_size": (64, 64),
+    "negative_original_size": (96, 96),
+    "negative_target_size": (96, 96),
     "negative_crops_coords_top_left": (32, 32),
 }
 

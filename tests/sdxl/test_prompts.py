@@ -29,7 +29,7 @@ def noisy(picture: Image.Image, spread: float, seed: int = 0) -> Image.Image:
 @pytest.fixture(scope="module")
 def judged() -> Judged:
     """Held-out scenes, each with what the check sees in its drawing."""
-    scenes = [scene_at(HELD_OUT + number) for number in range(60)]
+    scenes = [scene_at(HELD_OUT + number) for number in range(40)]
     return [(scene, look(draw(scene), scene.sky, scene.ground)) for scene in scenes]
 
 

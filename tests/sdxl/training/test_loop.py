@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,25 +110,3 @@ def test_numbers_that_make_no_sense_are_refused(bad: dict[str, object]) -> None:
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a multiple of"):
         train(Net(), batch_of, replace(CONFIG, accumulate=3), tmp_path)
-
-
-def test_two_processes_learn_what_one_does_with_the_whole_batch(tmp_path: Path) -> None:
-    one = Net()
-    train(one, batch_of, CONFIG, tmp_path / "one")
-    code = (
-        "import sys, torch; from pathlib import Path; from sdxl.training.loop import train\n"
-        "from tests.sdxl.training.test_loop import CONFIG, Net, batch_of, weights\n"
-        "folder = Path(sys.argv[1]); net = Net(); train(net, batch_of, CONFIG, folder)\n"
-        "torch.save(weights(net), folder / 'weights.pt')\n"
-    )
-    (tmp_path / "run.py").write_text(code)
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    more = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    subprocess.run(
-        [sys.executable, *launch, *more, str(tmp_path / "run.py"), str(tmp_path / "two")],
-        check=True, capture_output=True, timeout=240, env={**__import__("os").environ, "PYTHONPATH": str(Path.cwd())},
-    )  # fmt: skip
-    two = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
-    torch.testing.assert_close(two, weights(one), rtol=1e-5, atol=1e-6)
-    for ours, theirs in zip(curve(tmp_path / "one")[1:], curve(tmp_path / "two")[1:], strict=True):
-        assert float(ours[1]) == pytest.approx(float(theirs[1]), rel=1e-5)
