@@ -23,6 +23,7 @@ SCHEDULERS = (
     "LCMScheduler",
     "HeunDiscreteScheduler",
 )
+SHALLOW = {"layers_per_block": 1, "transformer_layers_per_block": 1}  # policies do not depend on the depth
 
 
 class Job:
@@ -30,7 +31,7 @@ class Job:
 
     def __init__(self, kind: str, scheduler: str = "DDIMScheduler", unet: Any = None) -> None:
         xl = "XL" in kind
-        self.unet = unet or (sdxl_base() if xl else sd15(sample_size=16))
+        self.unet = unet or (sdxl_base(**SHALLOW) if xl else sd15(sample_size=16, layers_per_block=1))
         parts: dict[str, Any] = dict.fromkeys(("text_encoder", "tokenizer"))
         if xl:
             parts |= dict.fromkeys(("text_encoder_2", "tokenizer_2")) | {"add_watermarker": False}
