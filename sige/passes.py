@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from sige.packed.prompt import PromptKeys
 from sige.recordings import Blend, ComponentRecording, Recording
 from sige.region import Region
 
-__all__ = ["Call", "Packing", "Passes", "record_pass"]
+__all__ = ["Call", "Packing", "Passes", "output_of", "record_pass"]
 
 
 @dataclass
@@ -27,6 +27,16 @@ class Passes:
 
     dense: int = 0
     packed: int = 0
+    half: int = 0  # dense for the prompt's half of the batch, packed for the other
+    skipped: int = 0  # calls that no pass answered
+
+    @property
+    def calls(self) -> int:
+        """The number of calls that were answered."""
+        return self.dense + self.packed + self.half + self.skipped
+
+    def __sub__(self, other: Passes) -> Passes:
+        return Passes(*(ours - theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,26 @@ class Call:
         arguments = self.component.with_sample(self.arguments, sample)
         return replace(self, args=(), kwargs=arguments, arguments=arguments)
 
+    def half(self, second: bool) -> Call:
+        """The same call of the first or the second half of the batch; its passes are not counted."""
+        arguments = _half(self.arguments, len(self.sample), second)
+        return replace(self, args=(), kwargs=arguments, arguments=arguments, passes=Passes())
+
+
+def _half(value: Any, batch: int, second: bool) -> Any:
+    """One half of each tensor whose first axis is the batch, in dicts, lists and tuples, too."""
+    if isinstance(value, dict):
+        return {name: _half(one, batch, second) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_half(one, batch, second) for one in value)
+    has_batch = isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch
+    return value.chunk(2)[int(second)] if has_batch else value
+
+
+def output_of(result: Any) -> Tensor:  # [B, C_out, H_out, W_out]
+    """The output in what a model's forward returns."""
+    return result if isinstance(result, Tensor) else result[0]
+
 
 def record_pass(call: Call, recording: Recording) -> Any:
     """Runs the model's own forward, and returns its result; a probe in each layer fills the recording's part."""
@@ -66,7 +96,7 @@ def record_pass(call: Call, recording: Recording) -> Any:
         for probe in component.probes():
             hooks.callback(probe.attach(part).remove)
         result = call.dense()
-    output = result[0] if not isinstance(result, Tensor) else result
+    output = output_of(result)
     for key, rows in part.rows.items():
         if rows.untyped_storage().data_ptr() == sample.untyped_storage().data_ptr():
             part.rows[key] = rows.clone()  # the caller's own tensor, which may be written to

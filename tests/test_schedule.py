@@ -10,11 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sige.policies.checks
 import sige.policies.lockstep
 import sige.policies.plan
+import sige.policies.presets
 import sige.policies.schedule
+import sige.policies.schedulers
 import sige.policies.temporal
 from sige import ConfigError, Lockstep, Temporal
+from sige.policies.plan import ACTIVE, ALL, NONE
+from sige.policies.presets import PRESETS, SHORTEST
 from sige.policies.schedule import dense_steps, forecast_terms, forecast_weights
 
 policies = st.builds(
@@ -22,6 +27,7 @@ policies = st.builds(
     dense_steps=st.none() | st.integers(1, 60),
     schedule=st.sampled_from(["growing", "even"]),
     forecast=st.sampled_from(["none", "linear", "quadratic", "rising"]),
+    preset=st.sampled_from(list(PRESETS)),
 )
 
 
@@ -100,6 +106,10 @@ BAD: dict[str, dict[str, Any]] = {
     "list twice": {"dense_steps": (0, 0)},
     "empty list": {"dense_steps": ()},
     "list of text": {"dense_steps": (0, "1")},
+    "preset": {"preset": "best"},
+    "skipped": {"skipped_steps": 3},
+    "skipped that fall": {"skipped_steps": (6, 4)},
+    "half": {"half_steps": (0, 0)},
 }
 
 
@@ -135,17 +145,60 @@ def test_a_setting_without_effect_is_refused() -> None:
         Lockstep(forecast="linear")  # type: ignore[call-arg]
 
 
-@given(count=st.integers(1, 40), policy=policies, first=st.integers(0, 39))
-def test_a_plan_reads_only_what_was_recorded_before_and_not_before_first(
-    count: int, policy: Temporal, first: int
+@given(count=st.integers(1, 60), policy=policies, first=st.integers(0, 59), skips=st.booleans(), halves=st.booleans())
+def test_a_plan_reads_only_what_is_there_and_not_what_came_before_first(
+    count: int, policy: Temporal, first: int, skips: bool, halves: bool
 ) -> None:
     first = min(first, count - 1)
-    plan = policy.plan(count, active=0.1, first=first)
-    assert len(plan) == count and not plan[first].reads
-    for index, step in enumerate(plan[first:], first):
-        for other, _ in step.reads:
-            assert first <= other < index and not plan[other].reads
-        assert not step.reads or sum(weight for _, weight in step.reads) == pytest.approx(1)
+    plan = policy.plan(count, active=0.1, first=first, skips=skips, halves=halves)
+    assert len(plan) == count and plan[first].positions == ALL and not plan[first].reads
+    for index, step in enumerate(list(plan)[first:], first):
+        assert all(first <= other < index and plan[other].positions == ALL for other, _ in step.reads)
+        assert all(first <= other < index and plan[other].positions != NONE for other, _ in step.outputs)
+        assert bool(step.reads) or step.positions != ACTIVE
+        assert bool(step.outputs) == (step.positions == NONE) and (skips or not step.outputs)
+        assert not step.half or (halves and step.positions == ALL and not any(plan[at].half for at, _ in step.reads))
+        for terms in (step.reads, step.outputs):
+            assert not terms or sum(weight for _, weight in terms) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@given(count=st.integers(1, 60))
+def test_a_preset_leaves_out_steps_of_long_calls_only(preset: str, count: int) -> None:
+    plan, quality = (Temporal(name).plan(count, active=0.1) for name in (preset, "quality"))
+    changed = [(before, after) for before, after in zip(quality.codes, plan.codes, strict=True) if before != after]
+    assert set(changed) <= {("p", "s"), ("D", "H")}
+    assert bool(changed) == (preset != "quality" and count >= SHORTEST)
+    assert plan.work(packed=0.14) <= quality.work(packed=0.14)
+
+
+def test_a_plan_of_thirty_steps_and_what_it_takes() -> None:
+    plans = {name: Temporal(name).plan(30, active=0.1) for name in PRESETS}
+    assert {name: plan.codes for name, plan in plans.items()} == {
+        "quality": "DDpppDppppDpppppDppppppDpppppp",
+        "balanced": "DDpppDspspDspspsDspspspDspspsp",
+        "fast": "HDpppDspspHsspssDsspsspDsspssp",
+    }
+    assert [round(plan.work(packed=1 / 7), 2) for plan in plans.values()] == [9.43, 7.86, 6.57]
+
+
+def test_steps_by_hand_that_do_not_fit_are_refused() -> None:
+    for skipped in ((1,), (4, 5)):
+        with pytest.raises(ConfigError, match=rf"skipped_steps: got {skipped[-1]}, expected .* 0, 1, 5, 10, 16, 23"):
+            Temporal(skipped_steps=skipped).plan(30, active=0.1)
+    with pytest.raises(ConfigError, match=r"half_steps: got 2, expected dense steps, of 30 steps 0, 1, 5"):
+        Temporal(half_steps=(0, 2)).plan(30, active=0.1)
+    plan = Temporal("fast", skipped_steps=[28, 40], half_steps=()).plan(30, active=0.1)  # type: ignore[arg-type]
+    assert plan.codes.count("s") == 1 and "H" not in plan.codes
+
+
+def test_a_plan_in_words() -> None:
+    lines = Temporal("fast").plan(30, active=0.1).describe().splitlines()
+    assert lines[0] == "30 steps: 4 dense, 2 half dense, 10 packed, 14 skipped"
+    assert lines[1] == "   0  half dense" and lines[3] == "   2  packed on 1"
+    assert lines[11] == "  10  half dense, the other half packed on 5, recorded"
+    assert lines[9] == "   8  skipped, from outputs of -0.5 x 5, 1.5 x 7"
+    assert Lockstep().plan(2, active=0.1).describe().splitlines()[1] == "   0  the original recorded, packed on 0"
 
 
 def test_nearly_everything_active_runs_dense() -> None:
@@ -154,6 +207,8 @@ def test_nearly_everything_active_runs_dense() -> None:
 
 
 def test_examples() -> None:
-    for module in (sige.policies.schedule, sige.policies.temporal, sige.policies.lockstep, sige.policies.plan):
+    policies = sige.policies
+    modules = (policies.schedule, policies.temporal, policies.lockstep, policies.plan, policies.presets)
+    for module in (*modules, policies.checks, policies.schedulers):
         found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
         assert found.attempted and not found.failed

@@ -192,7 +192,7 @@ def _dense_passes(request: Request, pipe: Any, passes: PassesByComponent) -> dic
     dense edit encodes as often as lockstep's pipeline encodes by itself, but at least once, and decodes once.
     """
     if not isinstance(request.sparse_policy, sige.Lockstep):
-        return {name: one.dense + one.packed for name, one in passes.items()}
+        return {name: one.calls for name, one in passes.items()}
     dense = {name: one.packed for name, one in passes.items() if name.endswith("unet")}
     wide = pipe.unet.config.in_channels != pipe.vae.config.latent_channels
     return dense | {"vae.encoder": passes["vae.encoder"].dense - 1 if wide else 1, "vae.decoder": 1}

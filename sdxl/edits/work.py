@@ -66,6 +66,9 @@ class EditWork:
             if passes.packed:
                 packed = counts.packed(part, self.size, self.region)
                 total += passes.packed * packed + counts.prompt(part, self.size)
+            if passes.half:
+                packed = counts.packed(part, self.size, self.region) + counts.prompt(part, self.size)
+                total += passes.half * (counts.dense(part, self.size) + packed) // 2
         return total
 
     @cached_property

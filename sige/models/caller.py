@@ -19,10 +19,17 @@ __all__ = ["Caller", "find_caller"]
 
 @dataclass(frozen=True)
 class Caller:
-    """The pipeline that calls, and whether its call has cropped the picture around the mask."""
+    """The pipeline that calls, and what its call was given."""
 
     pipe: Any
-    crops: bool = False
+    crops: bool = False  # the picture around the mask
+    eta: float = 0.0  # of DDIM: the share of noise that each step adds
+    by_hand: bool = False  # a loop of the user's own calls, with the pipeline's scheduler
+
+    @property
+    def is_guided(self) -> bool:
+        """Says whether the second half of the batch sees the prompt, and the first half does not."""
+        return not self.by_hand and bool(getattr(self.pipe, "do_classifier_free_guidance", False))
 
     @property
     def timesteps(self) -> Any:  # [steps]
@@ -42,6 +49,7 @@ def find_caller(module: nn.Module) -> Caller | None:
         if frame.f_code.co_varnames[:1] == ("self",):
             owner = frame.f_locals.get("self")
             if isinstance(owner, DiffusionPipeline) and any(part is module for part in vars(owner).values()):
-                return Caller(owner, frame.f_locals.get("padding_mask_crop") is not None)
+                given = frame.f_locals
+                return Caller(owner, given.get("padding_mask_crop") is not None, float(given.get("eta") or 0.0))
         frame = frame.f_back
     return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sige.errors import ConfigError
 from sige.policies.checks import check_bool, check_count
-from sige.policies.plan import Step
+from sige.policies.plan import ACTIVE, Plan, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,13 +49,13 @@ class Lockstep:
         """Positions that a mask grows by: recordings are the original's, which differ around the edit, too."""
         return 1 if self.dilation is None else self.dilation
 
-    def plan(self, count: int, active: float, first: int = 0) -> list[Step]:
+    def plan(self, count: int, active: float, first: int = 0, skips: bool = False, halves: bool = False) -> Plan:
         """A step for each of `count`, all alike: each records the original and reads that recording.
 
-        >>> Lockstep().plan(2, active=0.1)[1]
-        Step(reads=((1, 1.0),), records_original=True)
+        >>> Lockstep().plan(2, active=0.1)[1].reads
+        ((1, 1.0),)
         """
-        return [Step(reads=((step, 1.0),), records_original=True) for step in range(count)]
+        return Plan(tuple(Step(ACTIVE, ((step, 1.0),), records_original=True) for step in range(count)))
 
 
 def _check_latents(name: str, latents: Tensor | None) -> None:  # [B, C, h, w]

@@ -6,20 +6,27 @@ modules or the batch change in the middle of a call, it drops its recordings and
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sige.errors import ConfigError
 from sige.models.component import sample_size
-from sige.passes import Call, Packing, Passes, record_pass
+from sige.packed.prompt import PromptKeys
+from sige.passes import Call, Packing, Passes, output_of, record_pass
 from sige.policies import Lockstep, Policy
 from sige.policies.original import Original
-from sige.policies.plan import Step, is_read
+from sige.policies.plan import ACTIVE, NONE, Plan, Step
+from sige.policies.schedulers import why_not_skipped
 from sige.policies.steps import Steps
-from sige.recordings import Blend, Recording
+from sige.recordings import Blend, Recording, half_of, joined, mixed
 
 __all__ = ["Runner"]
+
+logger = logging.getLogger(__name__)
 
 
 class Runner:
@@ -30,8 +37,11 @@ class Runner:
         self.packing = packing
         self.steps = Steps(pipe)
         self.passes = Passes()  # of the last call of the pipeline
-        self._plan: list[Step] = []
+        self._plan = Plan(())
         self._recordings: dict[int, Recording] = {}  # by the step that was recorded
+        self._outputs: dict[int, Tensor] = {}  # by the step that was computed: [B, C_out, h, w]
+        self._without: Packing | None = None  # for the half of the batch that does not see the prompt
+        self._warned = ""
         self._batch: torch.Size | None = None  # shape of the last sample
         self._original = _original(policy)
 
@@ -62,34 +72,90 @@ class Runner:
         if self._original is not None:
             self._original.forget()
 
-    def _make_plan(self, call: Call, first: int) -> list[Step]:
+    def _make_plan(self, call: Call, first: int) -> Plan:
         active = self.packing.region.ratio(*sample_size(call.sample))
-        return self.policy.plan(self.steps.count, active, first)
+        caller = self.steps.caller
+        why_not = why_not_skipped(caller.pipe.scheduler, caller.eta)
+        plan = self.policy.plan(self.steps.count, active, first, halves=caller.is_guided)
+        if not (why_not and any(step.positions == NONE for step in plan)):
+            return plan
+        if self._warned != why_not:
+            logger.warning("%s: no step is skipped, the policy's skipped steps run packed", why_not)
+            self._warned = why_not
+        return self.policy.plan(self.steps.count, active, first, skips=False, halves=caller.is_guided)
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
 
     def _take(self, step: Step, index: int, call: Call) -> Any:
         if step.records_original and self._original is not None:
             self._recordings[index] = Recording()
             record_pass(self._original.at(call, self.steps.scheduler), self._recordings[index])
             self.passes.dense += 1
-        if step.reads:
+        result = self._answer(step, index, call)
+        if self._plan.is_continued(index, index + 1):
+            self._outputs[index] = output_of(result).detach().clone()
+        return result
+
+    def _answer(self, step: Step, index: int, call: Call) -> Any:
+        if step.positions == NONE:
+            return self._continue(step, call)
+        if step.positions == ACTIVE:
             self.passes.packed += 1
             return self.packing.packed(call, Blend.of((self._recordings[at], weight) for at, weight in step.reads))
+        is_read = self._plan.is_read(index, index + 1)
+        if step.half:
+            return self._half(step, index, call, is_read)
         self.passes.dense += 1
-        if not is_read(index, self._plan, index + 1):
+        if not is_read:
             return call.dense()
         self._recordings[index] = Recording()
         return record_pass(call, self._recordings[index])
 
+    def _continue(self, step: Step, call: Call) -> Any:
+        """The output of a skipped step: earlier ones continued; the weights add up to 1, guidance included."""
+        self.passes.skipped += 1
+        call.passes.skipped += 1
+        output = torch.stack([weight * self._outputs[at].float() for at, weight in step.outputs]).sum(dim=0)
+        return call.component.wrap(output.to(self._outputs[step.outputs[0][0]].dtype), call.arguments)
+
+    @torch.no_grad()
+    def _half(self, step: Step, index: int, call: Call, is_read: bool) -> Any:
+        """Runs the half with the prompt dense, and the half without packed.
+
+        That half reads its own last recording and how the half with the prompt has changed since: old + new - old'.
+        Without an earlier recording it reads that of the half with the prompt.
+        """
+        self.passes.half += 1
+        call.passes.half += 1
+        name, new = call.component.name, Recording()
+        with_prompt = output_of(record_pass(call.half(second=True), new))
+        terms = [(new, 1.0)]
+        for at, _ in step.reads:
+            old = self._recordings[at]
+            terms += [(half_of(old, name, second=False), 1.0), (half_of(old, name, second=True), -1.0)]
+        forecast = mixed(terms, name)
+        self._without = self._without or replace(self.packing, prompt=PromptKeys(), _layouts=self.packing._layouts)
+        blend = Blend.of([(Recording({name: forecast}), 1.0)])
+        without = output_of(self._without.packed(call.half(second=False), blend))
+        if is_read:
+            self._recordings[index] = Recording({name: joined(forecast, new.components[name])})
+        return call.component.wrap(torch.cat([without, with_prompt]), call.arguments)
+
+    # ---- what is kept -----------------------------------------------------------------------------------------------
+
     def _forget(self, first: int) -> None:
-        """Frees the recordings that no step from `first` on reads."""
-        for index in [index for index in self._recordings if not is_read(index, self._plan, first)]:
+        """Frees what no step from `first` on reads."""
+        for index in [index for index in self._recordings if not self._plan.is_read(index, first)]:
             self._recordings.pop(index).free()
+        for index in [index for index in self._outputs if not self._plan.is_continued(index, first)]:
+            del self._outputs[index]
 
     def free(self) -> None:
-        """Frees every recording."""
+        """Frees every recording and every output."""
         for recording in self._recordings.values():
             recording.free()
         self._recordings.clear()
+        self._outputs.clear()
 
 
 def _original(policy: Policy) -> Original | None:

@@ -19,7 +19,7 @@ class Steps:
         self.enabled = enabled  # the pipeline that was enabled: whose steps they are where the model is called by hand
         self.index = -1
         self.count = 0
-        self.scheduler: Any = None
+        self.caller = Caller(enabled, by_hand=True)
         self._timesteps: Any = None  # the scheduler's, in this call of the pipeline
 
     def advance(self, module: nn.Module) -> bool:
@@ -34,20 +34,25 @@ class Steps:
                 "padding_mask_crop: the pipeline works on a crop around the mask, and the region is of the whole "
                 "picture: leave padding_mask_crop out, or crop picture and mask yourself before the call"
             )
-        begins = self._begins(caller or self._by_hand())
+        self.caller = caller or self._by_hand()
+        begins = self._begins(self.caller)
         self.index += 1
         return begins
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler of the pipeline that calls."""
+        return self.caller.pipe.scheduler
 
     def _begins(self, caller: Caller) -> bool:
         scheduled = caller.timesteps
         if scheduled is self._timesteps and self.index + 1 < self.count:
             return False
-        self._timesteps, self.index, self.scheduler = scheduled, -1, caller.pipe.scheduler
-        self.count = caller.count
+        self._timesteps, self.index, self.count = scheduled, -1, caller.count
         return True
 
     def _by_hand(self) -> Caller:
         """A loop of the user's own over the enabled pipeline's timesteps."""
         if getattr(self.enabled.scheduler, "timesteps", None) is None:
             raise ConfigError("edit: a policy follows the timesteps of the pipeline's scheduler, and it has none yet")
-        return Caller(self.enabled)
+        return Caller(self.enabled, by_hand=True)

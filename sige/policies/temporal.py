@@ -2,6 +2,8 @@
 
 step   0      1               2 3 4            5               6                      …
        dense  dense, kept R1  packed on R1     dense, kept R5  packed on 1.25 R5 − 0.25 R1
+
+A preset says which of the steps between are skipped: their output is continued from the two computed before.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sige.errors import ConfigError
-from sige.policies.checks import check_bool, check_count, check_name, is_count
-from sige.policies.plan import NEARLY_ALL, Step
-from sige.policies.schedule import FORECASTS, GROWING, SCHEDULES, dense_steps, forecast_terms
+from sige.policies.checks import check_bool, check_count, check_name, check_steps, is_count, is_rising
+from sige.policies.plan import ACTIVE, NEARLY_ALL, NONE, Plan, Step
+from sige.policies.presets import PRESETS
+from sige.policies.schedule import FORECASTS, GROWING, SCHEDULES, dense_steps, forecast_terms, forecast_weights
 
 __all__ = ["Temporal"]
 
@@ -22,31 +25,39 @@ class Temporal:
 
     >>> Temporal(dense_steps=7, forecast="linear").dilates_by
     0
+    >>> Temporal("fast").plan(30, active=0.1).codes
+    'HDpppDspspHsspssDsspsspDsspssp'
     """
 
+    preset: str = "quality"  # balanced, fast: what is left out besides (presets.py)
     dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: a fifth, at least 3 (2 of up to 4)
     schedule: str | None = None  # the gaps between dense steps: growing, or even; None: growing
+    skipped_steps: tuple[int, ...] | None = None  # which continue the outputs before them; None: the preset's
+    half_steps: tuple[int, ...] | None = None  # which of the dense steps run half; None: the preset's
     forecast: str = "rising"  # none: the last recording as it is; linear from two, quadratic from three;
     #                           rising: linear, and quadratic after the last dense step
     dilation: int | None = None  # of a region that is made from a mask; None: 0
     exact_statistics: bool = True  # False freezes GroupNorm's statistics, for comparison
 
     def __post_init__(self) -> None:
+        check_name("preset", self.preset, tuple(PRESETS))
         check_name("forecast", self.forecast, FORECASTS)
         check_bool("exact_statistics", self.exact_statistics)
         if self.schedule is not None:
             check_name("schedule", self.schedule, SCHEDULES)
         if self.dilation is not None:
             check_count("dilation", self.dilation, 0)
-        if isinstance(self.dense_steps, list):
-            object.__setattr__(self, "dense_steps", tuple(self.dense_steps))
+        for field in ("dense_steps", "skipped_steps", "half_steps"):
+            if isinstance(getattr(self, field), list):
+                object.__setattr__(self, field, tuple(getattr(self, field)))
         self._check_dense_steps()
+        for field in ("skipped_steps", "half_steps"):
+            check_steps(field, getattr(self, field))
 
     def _check_dense_steps(self) -> None:
         steps = self.dense_steps
         if isinstance(steps, tuple):
-            rising = all(is_count(step, 0) for step in steps) and list(steps) == sorted(set(steps))
-            if not rising or steps[:1] != (0,):
+            if not is_rising(steps) or steps[:1] != (0,):
                 raise ConfigError(
                     f"dense_steps: got {steps}, expected rising step numbers that begin with 0, because the first step "
                     "has no recording to read"
@@ -69,20 +80,61 @@ class Temporal:
         """
         return dense_steps(count, self.dense_steps, self.schedule or GROWING)
 
-    def plan(self, count: int, active: float, first: int = 0) -> list[Step]:
+    def plan(self, count: int, active: float, first: int = 0, skips: bool = True, halves: bool = True) -> Plan:
         """A step for each of `count`; `active` is the region's share of the positions.
 
-        No step reads what was recorded before `first`, which then runs dense itself.
+        No step reads what came before `first`, which runs dense itself. Without `skips` or `halves` such steps run
+        packed or dense: not every scheduler takes a skipped step, and without guidance there are no halves.
 
-        >>> [len(step.reads) for step in Temporal(dense_steps=(0, 1, 4)).plan(6, active=0.1)]
-        [0, 0, 1, 1, 0, 2]
+        >>> Temporal(dense_steps=(0, 1, 4)).plan(6, active=0.1).codes
+        'DDppDp'
         """
         if active >= NEARLY_ALL:
-            return [Step() for _ in range(count)]
+            return Plan((Step(),) * count)
         dense = self.dense_of(count)
+        skipped = self._skipped(count, dense) if skips else ()
+        half = self._half(count, dense) if halves else ()
         if first:
             dense = (first, *(step for step in dense if step > first))
-        return [
-            Step() if step in dense or step < first else Step(forecast_terms(step, dense, self.forecast))
-            for step in range(count)
-        ]
+            half = tuple(step for step in half if step > first)
+        steps: list[Step] = [Step()] * first
+        for step in range(first, count):
+            computed = [other for other in range(first, step) if steps[other].positions != NONE]
+            if step in half:
+                whole = [other for other in dense if other < step and other not in half]
+                steps.append(Step(reads=tuple((other, 1.0) for other in whole[-1:]), half=True))
+            elif step in dense:
+                steps.append(Step())
+            elif step in skipped and len(computed) > 1:
+                known = computed[-2:]
+                steps.append(Step(NONE, outputs=tuple(zip(known, forecast_weights(step, known), strict=True))))
+            else:
+                steps.append(Step(ACTIVE, forecast_terms(step, dense, self.forecast)))
+        return Plan(tuple(steps))
+
+    def _skipped(self, count: int, dense: tuple[int, ...]) -> tuple[int, ...]:
+        """The steps that are skipped in a call of `count` steps."""
+        if self.skipped_steps is None:
+            return PRESETS[self.preset].skipped(count, dense)
+        steps = tuple(step for step in self.skipped_steps if step < count)
+        wrong = [step for step in steps if step < 2 or step in dense]
+        if wrong:
+            raise ConfigError(
+                f"skipped_steps: got {wrong[0]}, expected steps from 2 on that are not dense, and of {count} steps "
+                f"{_listed(dense)} are: a skipped step continues the outputs of two before it"
+            )
+        return steps
+
+    def _half(self, count: int, dense: tuple[int, ...]) -> tuple[int, ...]:
+        """The dense steps that run half in a call of `count` steps."""
+        if self.half_steps is None:
+            return PRESETS[self.preset].halved(count, dense)
+        steps = tuple(step for step in self.half_steps if step < count)
+        wrong = [step for step in steps if step not in dense]
+        if wrong:
+            raise ConfigError(f"half_steps: got {wrong[0]}, expected dense steps, of {count} steps {_listed(dense)}")
+        return steps
+
+
+def _listed(steps: tuple[int, ...]) -> str:
+    return ", ".join(map(str, steps))
