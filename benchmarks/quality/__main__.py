@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.harness import machine, print_table
 from benchmarks.quality.bench import Bench, settings_of
-from benchmarks.quality.edits import held_out_edits
+from benchmarks.quality.edits import SETS
 from benchmarks.quality.pictures import save_pictures
 from benchmarks.quality.plot import plot
 from benchmarks.quality.results import Results
@@ -23,6 +23,7 @@ from benchmarks.quality.table import by_class, markdown, overview
 from benchmarks.quality.ways import Way, default_way, select
 from sdxl.checkpoint.embedded import embedded_weights
 from sdxl.errors import InputError
+from sdxl.pipelines.schedulers import SCHEDULERS
 from sige.errors import SigeError
 from sige.files import atomic_write
 
@@ -45,9 +46,9 @@ def _run(options: argparse.Namespace) -> None:
         return
     facts = machine()
     print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
-    edits = held_out_edits(options.edits, options.side)
+    edits = SETS[options.set](options.edits, options.side)
     weights = _weights(options.weights)
-    settings = settings_of(weights, edits, steps=options.steps, scale=options.scale)
+    settings = settings_of(weights, edits, steps=options.steps, scale=options.scale, scheduler=options.scheduler)
     results, bench = Results(settings, edits), Bench(weights, edits, settings, options.cache)
     if options.json and options.json.is_file():
         results.read(options.json)
@@ -92,8 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--weights", metavar="FILE", help="a checkpoint (default: the embedded base); tiny for random weights")
     add("--edits", type=_count, default=50, help="how many edits, from 2 to 40 %% of the picture")
+    add("--set", choices=list(SETS), default="A", help="A, or B, on which no default was chosen")
     add("--side", type=_count, default=256, help="of the pictures, in pixels: a multiple of 8")
-    add("--steps", type=_count, default=30, help="DDIM steps of an edit")
+    add("--steps", type=_count, default=30, help="of an edit")
+    add("--scheduler", choices=list(SCHEDULERS), default="ddim", help="by its name on the command line of run.py")
     add("--scale", type=float, default=4.0, help="guidance; 1 for none")
     add("--rows", nargs="+", default=["*"], metavar="NAME", help="rows by name or pattern, 'temporal-7 *'; see --list")
     add("--list", action="store_true", help="only say what the rows are called")

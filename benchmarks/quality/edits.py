@@ -1,9 +1,14 @@
-"""The edits that quality is measured on: held-out scenes, a mask each, and a prompt for something new under it."""
+"""The edits that quality is measured on: held-out scenes, a mask each, and a prompt for something new under it.
+
+Set A is the one that defaults may have been looked at on. Set B has other scenes, other masks and other noise; no
+default is ever chosen on it. Half of its prompts contradict the picture: they ask for another sky and another ground
+than those around the mask, as users do.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as numbers_from
 
@@ -16,15 +21,17 @@ from sdxl.scenes.draw import draw, thing_mask
 from sdxl.scenes.numbered import HELD_OUT, scene_at
 from sdxl.scenes.scene import COLOURS, PLACES, THINGS, Scene, caption
 
-__all__ = ["ASKS", "CLASSES", "TEN_PERCENT", "Edit", "digest", "held_out_edits"]
+__all__ = ["ASKS", "CLASSES", "SETS", "TEN_PERCENT", "Edit", "digest", "held_out_edits", "second_edits"]
 
 CLASSES = {"2-8 %": (0.02, 0.08), "8-20 %": (0.08, 0.20), "20-40 %": (0.20, 0.40)}  # shares: from, up to
 TEN_PERCENT = (0.07, 0.13)  # what "at a 10 % mask" is a median over
 ASKS = ("another thing", "another scene")
+CONTRADICTS = "another world"  # what half of set B asks for
 
 # Shares of the picture, evenly on a logarithmic scale between these; more than a quarter of them lie around 10 %.
 _SHARES = ((0.0, 0.28, 0.56, 1.0), (0.02, 0.07, 0.13, 0.40))
 _PLACE_X = (0.2, 0.5, 0.8)  # where a scene's places are
+_SECOND = 600  # number of the first edit of set B
 _SEED, _OTHERS = 9, 10_000  # seed of masks and prompts; the first held-out scene that prompts ask for
 
 
@@ -37,7 +44,7 @@ class Edit:
     image: Image.Image
     mask: Mask  # [side, side]
     shape: str  # one of SHAPES
-    asks: str  # one of ASKS
+    asks: str  # one of ASKS, or CONTRADICTS
     prompt: str
 
     @property
@@ -56,7 +63,25 @@ def held_out_edits(count: int = 50, side: int = 256) -> list[Edit]:
     >>> [edit.shape for edit in held_out_edits(4, 64)]
     ['rectangle', 'blob', 'stroke', 'two regions']
     """
-    return [_make(number, (number + 0.5) / count, side) for number in range(count)]
+    return [_make(number, (number + 0.5) / count, side, _asks(number)) for number in range(count)]
+
+
+def second_edits(count: int = 50, side: int = 256) -> list[Edit]:
+    """The edits of set B, always the same; by fours they ask for what fits the picture, and for what contradicts it.
+
+    >>> [edit.asks for edit in second_edits(12, 64)][::4]
+    ['another thing', 'another world', 'another scene']
+    """
+    return [
+        _make(_SECOND + k, (k + 0.5) / count, side, CONTRADICTS if k // 4 % 2 else _asks(k // 2)) for k in range(count)
+    ]
+
+
+SETS: dict[str, Callable[[int, int], list[Edit]]] = {"A": held_out_edits, "B": second_edits}
+
+
+def _asks(number: int) -> str:
+    return ASKS[number // len(SHAPES) % len(ASKS)]
 
 
 def digest(edits: Sequence[Edit]) -> str:
@@ -68,17 +93,17 @@ def digest(edits: Sequence[Edit]) -> str:
     return content.hexdigest()[:16]
 
 
-def _make(number: int, quantile: float, side: int) -> Edit:
+def _make(number: int, quantile: float, side: int, asks: str) -> Edit:
     rng = np.random.default_rng([_SEED, number])
     scene = scene_at(HELD_OUT + number)
     shape = tuple(SHAPES)[number % len(SHAPES)]
-    asks = ASKS[number // len(SHAPES) % len(ASKS)]
     if asks == "another thing":
         y, x = np.nonzero(thing_mask(scene, side))
         centre, wanted = (float(x.mean()), float(y.mean())), _with_another_thing(scene, rng)
     else:
         across, down = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.35, 0.75))
-        centre, wanted = (across * side, down * side), _another_scene(scene, across, number)
+        find = _another_world if asks == CONTRADICTS else _another_scene
+        centre, wanted = (across * side, down * side), find(scene, across, number)
     share = float(np.exp(np.interp(quantile, _SHARES[0], np.log(_SHARES[1]))))
     mask = draw_mask(shape, share, centre, side, rng)
     return Edit(number, scene, draw(scene, side), mask, shape, asks, caption(wanted, rng))
@@ -99,5 +124,15 @@ def _another_scene(scene: Scene, across: float, number: int) -> Scene:
         other = scene_at(candidate)
         alike = (other.sky, other.ground, other.place) == (scene.sky, scene.ground, place)
         if alike and (other.thing, other.colour) != (scene.thing, scene.colour):
+            return other
+    raise AssertionError("there is no last scene")
+
+
+def _another_world(scene: Scene, across: float, number: int) -> Scene:
+    """A held-out scene under another sky on another ground, whose thing stands where the mask is."""
+    place = PLACES[int(np.abs(np.array(_PLACE_X) - across).argmin())]
+    for candidate in numbers_from(HELD_OUT + _OTHERS * (number + 1)):
+        other = scene_at(candidate)
+        if other.place == place and other.sky != scene.sky and other.ground != scene.ground:
             return other
     raise AssertionError("there is no last scene")

@@ -22,6 +22,7 @@ class Summary:
     edits: int
     psnr: float  # median, dB
     psnr_low: float  # 10th percentile
+    psnr_worst: float
     ssim: float
     band_psnr: float
     band_psnr_low: float
@@ -47,6 +48,7 @@ def summarise(scores: Iterable[Score]) -> Summary | None:
         edits=len(scores),
         psnr=middle(lambda score: score.psnr),
         psnr_low=low(lambda score: score.psnr),
+        psnr_worst=min(score.psnr for score in scores),
         ssim=middle(lambda score: score.ssim),
         band_psnr=middle(lambda score: score.band_psnr),
         band_psnr_low=low(lambda score: score.band_psnr),
@@ -69,6 +71,7 @@ def overview(results: Results, names: Sequence[str]) -> list[Row]:
                 "row": name,
                 "PSNR": _decibels(all_.psnr),
                 "10th pct": _decibels(all_.psnr_low),
+                "worst": _decibels(all_.psnr_worst),
                 "SSIM": f"{all_.ssim:.3f}",
                 "band PSNR": _decibels(all_.band_psnr),
                 "band 10th": _decibels(all_.band_psnr_low),

@@ -11,14 +11,17 @@ from typing import Any, Protocol
 import sige
 from benchmarks.quality.crop import crop_and_stitch
 from benchmarks.quality.edits import Edit
+from benchmarks.quality.rivals import rivals
 from sdxl.edits.edit import edit as run_edit
 from sdxl.edits.result import Result
 from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
+from sige.policies.presets import PRESETS
 from sige.policies.schedule import GROWING, dense_steps
 
 __all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "default_way", "name_of", "policy_of", "select"]
 
+QUALITY = "quality"  # the preset that a name leaves out
 BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
     (5, 7, 9, 12),
     (GROWING, "even"),
@@ -28,6 +31,7 @@ BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
 _NAME = re.compile(
     r"(?:lockstep|temporal-(?:(?P<count>\d+) (?P<schedule>growing|even)|(?P<list>\d+(?:,\d+)+)) "
     r"(?P<forecast>none|linear|quadratic|rising)) d(?P<dilation>\d+)(?P<frozen> frozen)?"
+    r"(?: (?P<preset>balanced|fast))?(?: skip (?P<skip>[\d,]+))?(?: half (?P<half>[\d,]+))?"
 )
 
 
@@ -91,13 +95,26 @@ def name_of(policy: sige.Policy) -> str:
 
     >>> name_of(sige.Temporal(dense_steps=7)), name_of(sige.Lockstep(exact_statistics=False))
     ('temporal-7 growing rising d0', 'lockstep d1 frozen')
+    >>> name_of(sige.Temporal("fast", dense_steps=6, half_steps=(0,)))
+    'temporal-6 growing rising d0 fast half 0'
     """
     end = f"d{policy.dilates_by}{'' if policy.exact_statistics else ' frozen'}"
     if isinstance(policy, sige.Lockstep):
         return f"lockstep {end}"
+    end += "" if policy.preset == QUALITY else f" {policy.preset}"
+    for word, steps in (("skip", policy.skipped_steps), ("half", policy.half_steps)):
+        end += "" if steps is None else f" {word} {_listed(steps)}"
     if isinstance(policy.dense_steps, tuple):
-        return f"temporal-{','.join(map(str, policy.dense_steps))} {policy.forecast} {end}"
+        return f"temporal-{_listed(policy.dense_steps)} {policy.forecast} {end}"
     return f"temporal-{policy.dense_steps} {policy.schedule or GROWING} {policy.forecast} {end}"
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return ",".join(map(str, steps))
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def policy_of(name: str) -> sige.Policy | None:
@@ -105,6 +122,8 @@ def policy_of(name: str) -> sige.Policy | None:
 
     >>> policy_of("temporal-0,1,4,10 linear d2").dense_steps
     (0, 1, 4, 10)
+    >>> policy_of("temporal-6 growing rising d0 balanced skip 7,9").skipped_steps
+    (7, 9)
     """
     found = _NAME.fullmatch(name)
     if found is None:
@@ -112,10 +131,13 @@ def policy_of(name: str) -> sige.Policy | None:
     more: dict[str, Any] = {"dilation": int(found["dilation"]), "exact_statistics": found["frozen"] is None}
     if name.startswith("lockstep"):
         return sige.Lockstep(**more)
+    more |= {"forecast": found["forecast"], "preset": found["preset"] or QUALITY}
+    more |= {
+        f"{key}_steps": _steps(found[word]) for key, word in (("skipped", "skip"), ("half", "half")) if found[word]
+    }
     if found["list"]:
-        steps = tuple(int(step) for step in found["list"].split(","))
-        return sige.Temporal(dense_steps=steps, forecast=found["forecast"], **more)
-    more |= {"forecast": found["forecast"], "schedule": found["schedule"]}
+        return sige.Temporal(dense_steps=_steps(found["list"]), **more)
+    more |= {"schedule": found["schedule"]}
     return sige.Temporal(dense_steps=int(found["count"]), **more)
 
 
@@ -132,10 +154,12 @@ def default_way(steps: int) -> Sparse:
 
 def catalogue(steps: int) -> list[Way]:
     """Every row of the full table; the rows of a short sitting come first."""
-    default, lockstep = default_way(steps), Sparse(sige.Lockstep(dilation=1))
-    ways: list[Way] = [default, lockstep, OtherSeed(), Crop()]
+    quality, lockstep = replace(default_policy(steps), preset=QUALITY), Sparse(sige.Lockstep(dilation=1))
+    default = Sparse(quality)
+    ways: list[Way] = [Sparse(replace(quality, preset=preset)) for preset in PRESETS]
+    ways += [lockstep, OtherSeed(), Crop(), *rivals()]
     ways += [
-        Sparse(replace(default_policy(steps), dense_steps=budget, schedule=schedule, forecast=forecast))
+        Sparse(replace(quality, dense_steps=budget, schedule=schedule, forecast=forecast))
         for budget in BUDGETS
         for schedule in SCHEDULES
         for forecast in FORECASTS
