@@ -56,7 +56,10 @@ class Fields:
     negative_crops_coords_top_left: Size | None = None
 
     policy: str | None = None
+    preset: str | None = None
     dense_steps: int | tuple[int, ...] | None = None
+    skipped_steps: tuple[int, ...] = ()
+    half_steps: tuple[int, ...] = ()
     schedule: str | None = None
     forecast: str | None = None
     dilation: int | None = None

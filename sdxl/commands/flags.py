@@ -118,6 +118,13 @@ def _dense_steps(text: str) -> int | list[int]:
     return [int(part) for part in parts] if "," in text else int(parts[0])
 
 
+def _steps(text: str) -> list[int]:
+    parts = [part.strip() for part in text.strip(" ,").split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected step numbers, as 6,8,11")
+    return [int(part) for part in parts]
+
+
 class _Pair(argparse.Action):
     """Two numbers, as 512x1024, 512,1024 or 512 1024."""
 
@@ -181,7 +188,20 @@ def _add_sampling(parser: _Parser) -> None:
 def _add_sparse(parser: _Parser) -> None:
     add = parser.add_argument_group("sparse runs", "for --run_type sige and sige-turbo").add_argument
     add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
+    add("--preset", help="quality (default); balanced: skips every second step between dense ones; fast: two of three")
     add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: a fifth)")
+    add(
+        "--skipped_steps",
+        type=_steps,
+        metavar="STEPS",
+        help="which to skip, as 6,8,11 (default: the preset's)",
+    )
+    add(
+        "--half_steps",
+        type=_steps,
+        metavar="STEPS",
+        help="dense ones, dense for the prompt only (default: the preset's)",
+    )
     add("--schedule", help="the gaps between dense steps: growing (default), even")
     add("--forecast", help="of what the steps between read: none, linear, quadratic, rising (default)")
     add("--dilation", **WHOLE, help="positions to widen the edit by (default: 0; lockstep and profiles 1)")

@@ -36,7 +36,7 @@ def make_policy(settings: Settings) -> Policy:
     """The policy that the settings name; what they leave out is the engine's default."""
     given = {name: getattr(settings, name) for name in POLICY if name != "policy"}
     policy: Any = policies.POLICIES[settings.policy or "temporal"]
-    chosen: Policy = policy(**{name: value for name, value in given.items() if value is not None})
+    chosen: Policy = policy(**{name: value for name, value in given.items() if value not in (None, ())})
     return chosen
 
 

@@ -26,6 +26,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "model": ("auto", *MODELS, EMBEDDED, TINY),
     "scheduler": tuple(SCHEDULERS),
     "policy": tuple(policies.POLICIES),
+    "preset": tuple(policies.PRESETS),
     "schedule": tuple(policies.SCHEDULES),
     "forecast": tuple(policies.FORECASTS),
     "dtype": ("auto", *DTYPE_NAMES),
@@ -54,8 +55,8 @@ NEEDED = {
     "img2img": ("init_img",),
     "text2img": (),
 }
-POLICY = ("policy", "dense_steps", "schedule", "forecast", "dilation")
-TEMPORAL = ("dense_steps", "schedule", "forecast")
+TEMPORAL = ("preset", "dense_steps", "skipped_steps", "half_steps", "schedule", "forecast")
+POLICY = ("policy", *TEMPORAL, "dilation")
 PROFILE = ("json", "macs_only", "runs")
 SECOND_ENCODER = ("prompt_2", "negative_prompt_2")
 SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
@@ -229,9 +230,15 @@ def _check_policy(settings: Fields) -> None:
         _refuse_all(settings, POLICY, why)
     if settings.policy == "lockstep":
         _refuse_all(settings, TEMPORAL, "has no effect with --policy lockstep, where every step is dense too")
+        return
     if isinstance(settings.dense_steps, tuple) and settings.schedule is not None:
         _refuse("schedule", " has no effect beside a list of --dense_steps, which is a schedule: leave it out")
     _check_dense_steps(settings.dense_steps, settings.steps)
+    for field in ("skipped_steps", "half_steps"):
+        steps = getattr(settings, field)
+        if steps and (list(steps) != sorted(set(steps)) or steps[-1] >= settings.steps):
+            listed = ",".join(map(str, steps))
+            _refuse(field, f": got {listed}, expected steps in order, below --ddim_steps, {settings.steps}")
 
 
 def _check_dense_steps(dense: int | tuple[int, ...] | None, steps: int) -> None:

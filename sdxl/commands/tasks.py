@@ -94,7 +94,9 @@ def _summary(result: Result, settings: Settings) -> str:
     facts = f"{size_text(size_of(result.image))}, seed {settings.seed}, {taken} at scale {settings.scale:g}"
     facts += f" in {result.seconds:.1f} s ({sum(steps) / result.seconds:.2f} steps/s, VAE included)"
     passes = result.passes["unet"]
-    if not passes.packed:
+    if passes.dense == passes.calls:
         return facts
-    ran = f"{passes.dense} dense and {passes.packed} packed passes"
+    kinds = {"dense": passes.dense, "half dense": passes.half, "packed": passes.packed, "skipped": passes.skipped}
+    *first, last = (f"{count} {kind}" for kind, count in kinds.items() if count)
+    ran = f"{', '.join(first)} and {last} passes"
     return f"{facts}, {ran}, about {result.computed:.0%} of the dense work"

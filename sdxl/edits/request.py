@@ -190,6 +190,8 @@ class Request:
             assert self.edited is not None
             if np.array_equal(_pixels(self.image), _pixels(self.edited)):
                 raise InputError("edited and image are the same: there is nothing to edit", "edited")
+        steps = int(self.sampling.steps * self.sampling.strength_of(self.task))
+        self.policy.plan(max(steps, 1), active=0.0)  # refuses steps by hand that do not fit, before anything runs
 
 
 def _as_mask(mask: Image.Image | npt.NDArray[Any]) -> Mask:  # [H, W]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
+from benchmarks.quality.rivals import rivals
 from benchmarks.quality.ways import Sparse, catalogue, default_way, name_of, policy_of, select
 from sdxl.errors import InputError
 from sige import Temporal
@@ -26,8 +27,9 @@ def test_a_name_says_the_whole_configuration() -> None:
 
 def test_the_catalogue_is_the_full_product_and_more() -> None:
     names = [way.name for way in catalogue(30)]
-    assert len(set(names)) == len(names) == 40
+    assert len(set(names)) == len(names) == 40 + 2 + len(rivals())
     assert sum(name.startswith("temporal") and name.endswith(" d0") for name in names) == 28 + 1
+    assert names[1:3] == [f"{names[0]} {preset}" for preset in ("balanced", "fast")]
     assert names[0] == default_way(30).name == "temporal-6 growing rising d0"
     assert {"other seed", "crop and stitch", "lockstep d0", "lockstep d4", "lockstep d1 frozen"} <= set(names)
 
@@ -37,7 +39,7 @@ def test_rows_are_chosen_by_pattern_or_by_a_full_name() -> None:
         return [way.name for way in select(patterns, 30)]
 
     assert chosen("lockstep*", "lockstep d1") == [f"lockstep {end}" for end in ("d1", "d0", "d2", "d4", "d1 frozen")]
-    assert len(chosen("temporal-7 *")) == 7 and len(chosen("*")) == 40
+    assert len(chosen("temporal-7 *")) == 7 and len(chosen("*")) == 42 + len(rivals())
     assert chosen("temporal-30 growing none d1") == ["temporal-30 growing none d1"]
     with pytest.raises(InputError, match="'temporal-7' fits no row"):
         chosen("temporal-7")

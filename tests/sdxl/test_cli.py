@@ -33,7 +33,8 @@ ISSUE_FLAGS = (
     "--prompt --negative_prompt --prompt_2 --negative_prompt_2 --output_path --ddim_steps --ddim_eta --scale --seed "
     "--config_path --weight_path --device --dtype --scheduler --original_size --target_size --crops_coords_top_left "
     "--negative_original_size --negative_target_size --negative_crops_coords_top_left --denoising_split --lora "
-    "--textual_inversion --model --policy --dense_steps --forecast --dilation --from_png"
+    "--textual_inversion --model --policy --preset --dense_steps --skipped_steps --half_steps --forecast "
+    "--dilation --from_png"
 ).split()
 
 
@@ -124,6 +125,9 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*INPAINT, "--device", "cuda:x"], "--device: got 'cuda:x'"),
         ([*SPARSE, "--policy", "lock"], "--policy: got 'lock', .* did you mean lockstep?"),
         ([*SPARSE, "--schedule", "evan"], "--schedule: got 'evan', .* did you mean even?"),
+        ([*SPARSE, "--preset", "best"], "--preset: got 'best'"),
+        ([*SPARSE, "--skipped_steps", "6;8"], "--skipped_steps: got '6;8', expected step numbers"),
+        ([*SPARSE, "--half_steps", "5,0"], "--half_steps: got 5,0, expected steps in order"),
         ([*SPARSE, "--forecast", "cubic"], "--forecast: got 'cubic'"),
         # flags and words
         ([*INPAINT, "--ddim_step", "5"], "--ddim_step: no such flag; did you mean --ddim_steps?"),
@@ -209,6 +213,8 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ([*INPAINT, "--policy", "temporal"], "--policy has no effect with --run_type original"),
         ([*INPAINT, "--dense_steps", "5"], "--dense_steps has no effect with --run_type original"),
+        ([*SPARSE, "--policy", "lockstep", "--preset", "fast"], "--preset has no effect with --policy lockstep"),
+        ([*INPAINT, "--skipped_steps", "3"], "--skipped_steps has no effect with --run_type original"),
         ([*TURBO, "--forecast", "none"], "--forecast has no effect with --run_type turbo"),
         ([*INPAINT, "--dilation", "0"], "--dilation has no effect with --run_type original"),
         ([*SPARSE, "--policy", "lockstep", "--dense_steps", "5"], "--dense_steps has no effect with --policy lockstep"),

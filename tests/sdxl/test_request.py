@@ -73,6 +73,13 @@ def test_a_policy_with_latents_is_refused() -> None:
     assert caught.value.field == "policy"
 
 
+@pytest.mark.parametrize(("given", "strength"), [({"half_steps": (3,)}, None), ({"skipped_steps": (1,)}, 0.5)])
+def test_steps_by_hand_that_do_not_fit_are_refused_at_once(given: dict[str, Any], strength: float | None) -> None:
+    said = sampling(steps=9, strength=strength)
+    with pytest.raises(sige.ConfigError, match=rf"^{next(iter(given))}: got .* of {4 if strength else 9} steps 0, 1"):
+        Request(said, **INPAINTING, policy=Temporal(**given))
+
+
 def test_the_command_line_puts_the_flag_in_the_place_of_the_field() -> None:
     with pytest.raises(InputError) as caught:
         Request(sampling(steps=1, strength=0.5), **INPAINTING)
