@@ -17,11 +17,11 @@ from sdxl.edits.result import Result
 from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
 from sige.policies.presets import PRESETS
-from sige.policies.schedule import GROWING, dense_steps
+from sige.policies.schedule import GROWING
 
 __all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "default_way", "name_of", "policy_of", "select"]
 
-QUALITY = "quality"  # the preset that a name leaves out
+PLAIN = "plain"  # the preset that a name leaves out
 BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
     (5, 7, 9, 12),
     (GROWING, "even"),
@@ -31,7 +31,7 @@ BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
 _NAME = re.compile(
     r"(?:lockstep|temporal-(?:(?P<count>\d+) (?P<schedule>growing|even)|(?P<list>\d+(?:,\d+)+)) "
     r"(?P<forecast>none|linear|quadratic|rising)) d(?P<dilation>\d+)(?P<frozen> frozen)?"
-    r"(?: (?P<preset>balanced|fast))?(?: skip (?P<skip>[\d,]+))?(?: half (?P<half>[\d,]+))?"
+    r"(?: (?P<preset>quality|balanced|fast))?(?: skip (?P<skip>[\d,]+))?(?: half (?P<half>[\d,]+))?"
 )
 
 
@@ -101,7 +101,7 @@ def name_of(policy: sige.Policy) -> str:
     end = f"d{policy.dilates_by}{'' if policy.exact_statistics else ' frozen'}"
     if isinstance(policy, sige.Lockstep):
         return f"lockstep {end}"
-    end += "" if policy.preset == QUALITY else f" {policy.preset}"
+    end += "" if policy.preset == PLAIN else f" {policy.preset}"
     for word, steps in (("skip", policy.skipped_steps), ("half", policy.half_steps)):
         end += "" if steps is None else f" {word} {_listed(steps)}"
     if isinstance(policy.dense_steps, tuple):
@@ -131,7 +131,7 @@ def policy_of(name: str) -> sige.Policy | None:
     more: dict[str, Any] = {"dilation": int(found["dilation"]), "exact_statistics": found["frozen"] is None}
     if name.startswith("lockstep"):
         return sige.Lockstep(**more)
-    more |= {"forecast": found["forecast"], "preset": found["preset"] or QUALITY}
+    more |= {"forecast": found["forecast"], "preset": found["preset"] or PLAIN}
     more |= {
         f"{key}_steps": _steps(found[word]) for key, word in (("skipped", "skip"), ("half", "half")) if found[word]
     }
@@ -143,8 +143,11 @@ def policy_of(name: str) -> sige.Policy | None:
 
 def default_policy(steps: int) -> sige.Temporal:
     """`sige.Temporal()` for a call of `steps` steps, with its budget, schedule and dilation written out."""
-    default = sige.Temporal()
-    return replace(default, dense_steps=len(dense_steps(steps)), schedule=GROWING, dilation=default.dilates_by)
+    return _written_out(sige.Temporal(), steps)
+
+
+def _written_out(policy: sige.Temporal, steps: int) -> sige.Temporal:
+    return replace(policy, dense_steps=len(policy.dense_of(steps)), schedule=GROWING, dilation=policy.dilates_by)
 
 
 def default_way(steps: int) -> Sparse:
@@ -154,12 +157,13 @@ def default_way(steps: int) -> Sparse:
 
 def catalogue(steps: int) -> list[Way]:
     """Every row of the full table; the rows of a short sitting come first."""
-    quality, lockstep = replace(default_policy(steps), preset=QUALITY), Sparse(sige.Lockstep(dilation=1))
-    default = Sparse(quality)
-    ways: list[Way] = [Sparse(replace(quality, preset=preset)) for preset in PRESETS]
+    plain, lockstep = _written_out(sige.Temporal(PLAIN), steps), Sparse(sige.Lockstep(dilation=1))
+    default = default_way(steps)
+    ways: list[Way] = [default]
+    ways += [Sparse(_written_out(sige.Temporal(preset), steps)) for preset in PRESETS]
     ways += [lockstep, OtherSeed(), Crop(), *rivals()]
     ways += [
-        Sparse(replace(quality, dense_steps=budget, schedule=schedule, forecast=forecast))
+        Sparse(replace(plain, dense_steps=budget, schedule=schedule, forecast=forecast))
         for budget in BUDGETS
         for schedule in SCHEDULES
         for forecast in FORECASTS

@@ -188,8 +188,8 @@ def _add_sampling(parser: _Parser) -> None:
 def _add_sparse(parser: _Parser) -> None:
     add = parser.add_argument_group("sparse runs", "for --run_type sige and sige-turbo").add_argument
     add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
-    add("--preset", help="quality (default); balanced: skips every second step between dense ones; fast: two of three")
-    add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: a fifth)")
+    add("--preset", help="balanced (default); quality: more is computed; fast: less; plain: nothing is skipped")
+    add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: the preset's)")
     add(
         "--skipped_steps",
         type=_steps,

@@ -25,12 +25,12 @@ class Temporal:
 
     >>> Temporal(dense_steps=7, forecast="linear").dilates_by
     0
-    >>> Temporal("fast").plan(30, active=0.1).codes
-    'HDpppDspspHsspssDsspsspDsspssp'
+    >>> Temporal().plan(30, active=0.1).codes
+    'DDppDspsDsspsDsspsDsspssDsspss'
     """
 
-    preset: str = "quality"  # balanced, fast: what is left out besides (presets.py)
-    dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: a fifth, at least 3 (2 of up to 4)
+    preset: str = "balanced"  # or quality, fast, plain: how much is computed, where the fields below do not say
+    dense_steps: int | tuple[int, ...] | None = None  # how many, or which; None: as the preset has it
     schedule: str | None = None  # the gaps between dense steps: growing, or even; None: growing
     skipped_steps: tuple[int, ...] | None = None  # which continue the outputs before them; None: the preset's
     half_steps: tuple[int, ...] | None = None  # which of the dense steps run half; None: the preset's
@@ -76,9 +76,10 @@ class Temporal:
         """The steps that run dense in a call of `count` steps.
 
         >>> Temporal().dense_of(30), Temporal(dense_steps=3).dense_of(30)
-        ((0, 1, 5, 10, 16, 23), (0, 1, 13))
+        ((0, 1, 4, 8, 13, 18, 24), (0, 1, 13))
         """
-        return dense_steps(count, self.dense_steps, self.schedule or GROWING)
+        wanted = PRESETS[self.preset].budget(count) if self.dense_steps is None else self.dense_steps
+        return dense_steps(count, wanted, self.schedule or GROWING)
 
     def plan(self, count: int, active: float, first: int = 0, skips: bool = True, halves: bool = True) -> Plan:
         """A step for each of `count`; `active` is the region's share of the positions.
