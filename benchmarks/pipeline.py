@@ -1,6 +1,6 @@
 """A whole inpainting call at full size, dense against the policies: seconds, ratio, multiply-accumulates.
 
-    python -m benchmarks.pipeline [--steps 30] [--rows dense temporal-7 temporal-9 lockstep] [--json OUT]
+    python -m benchmarks.pipeline [--steps 30] [--rows dense balanced fast temporal-7 lockstep] [--json OUT]
 
 SDXL base's UNet and VAE with random weights, 512x1024, guidance (UNet batch 2), the 11.6 % rectangle, dilation 1. Needs
 about 20 GB in fp32, and half an hour for the dense row alone. Each row is one call of diffusers' own inpainting
@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import sige
 from benchmarks.harness import Row, machine, print_table, write_json
 from benchmarks.packed import SIZE, rectangle
 from sige.dtypes import DTYPE_NAMES, named_dtype
+from sige.passes import Passes
+from sige.policies import PRESETS
 from sige.profiling import build, count_passes, peak_bytes
 
 DENSE = "dense"
@@ -81,10 +84,12 @@ def run(pipe: Any, steps: int, dtype: torch.dtype) -> Tensor:  # [1, 4, h, w]
 
 
 def policy_of(row: str) -> sige.Policy:
-    """The policy that a row's name stands for: `lockstep`, or `temporal-7` with seven dense steps."""
+    """The policy that a row's name stands for: `lockstep`, a preset, or `temporal-7` with seven dense steps."""
     if row == "lockstep":
         return sige.Lockstep(original=torch.zeros(1, 4, SIZE[0] // 8, SIZE[1] // 8))
-    return sige.Temporal(dense_steps=int(row.removeprefix("temporal-")), dilation=1)
+    if row in PRESETS:
+        return sige.Temporal(row, dilation=1)
+    return sige.Temporal("plain", dense_steps=int(row.removeprefix("temporal-")), dilation=1)
 
 
 def measure(row: str, steps: int, dtype: torch.dtype) -> Row:
@@ -92,10 +97,10 @@ def measure(row: str, steps: int, dtype: torch.dtype) -> Row:
     if row == DENSE:
         pipe.unet.to(memory_format=torch.channels_last)  # as in the packed rows; it is not slower
         result = timed(pipe, row, steps, dtype)
-        return result | {"dense passes": steps, "packed passes": 0}
+        return result | {"passes": asdict(Passes(dense=steps))}
     with sige.enable(pipe) as handle, handle.edit(rectangle(), policy_of(row)):
         result = timed(pipe, row, steps, dtype)
-        return result | {"dense passes": handle.passes.dense, "packed passes": handle.passes.packed}
+        return result | {"passes": asdict(handle.passes)}
 
 
 def timed(pipe: Any, row: str, steps: int, dtype: torch.dtype) -> Row:
@@ -121,7 +126,8 @@ def with_work(rows: list[Row]) -> list[Row]:
     counts = count_passes(build("sdxl-base", SIZE), region)
     dense = next((row for row in rows if row["row"] == DENSE), None)
     for row in rows:
-        work = row["dense passes"] * counts.dense.all + row["packed passes"] * counts.packed.all
+        passes, dense_macs, packed_macs = Passes(**row["passes"]), counts.dense.all, counts.packed.all
+        work = passes.dense * dense_macs + passes.packed * packed_macs + passes.half * (dense_macs + packed_macs) / 2
         row["UNet T"] = work / 1e12
         row["dense/this, UNet"] = dense["UNet s"] / row["UNet s"] if dense else None
         row["dense/this, all"] = dense["total s"] / row["total s"] if dense else None
@@ -132,7 +138,7 @@ def with_work(rows: list[Row]) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rows", nargs="+", default=[DENSE, "temporal-7", "temporal-9", "lockstep"])
+    parser.add_argument("--rows", nargs="+", default=[DENSE, "balanced", "fast", "temporal-7", "lockstep"])
     parser.add_argument("--dtype", default="fp32", choices=DTYPE_NAMES)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
     options = parser.parse_args()

@@ -35,6 +35,15 @@ class Passes:
         """The number of calls that were answered."""
         return self.dense + self.packed + self.half + self.skipped
 
+    def describe(self) -> str:
+        """The numbers in words.
+
+        >>> Passes(dense=7, packed=7, skipped=16).describe()
+        '7 dense, 7 packed, 16 skipped'
+        """
+        kinds = {"dense": self.dense, "half dense": self.half, "packed": self.packed, "skipped": self.skipped}
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+
     def __sub__(self, other: Passes) -> Passes:
         return Passes(*(ours - theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 

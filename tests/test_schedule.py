@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from math import ceil
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ policies = st.builds(
 @given(count=st.integers(1, 60), policy=policies)
 def test_a_schedule_begins_with_the_first_step_and_keeps_its_budget(count: int, policy: Temporal) -> None:
     steps = policy.dense_of(count)
-    budget = policy.dense_steps or max(-(-count // 5), 3 if count > 4 else 2)
+    share = {"plain": 0.2, "quality": 0.3, "balanced": 7 / 30, "fast": 7 / 30}[policy.preset]
+    budget = policy.dense_steps or max(ceil(share * count - 1e-9), 3 if count > 4 else 2)
     assert steps[0] == 0 and list(steps) == sorted(set(steps)) and steps[-1] < count
     assert len(steps) == min(budget, count)
 
@@ -165,28 +167,31 @@ def test_a_plan_reads_only_what_is_there_and_not_what_came_before_first(
 @pytest.mark.parametrize("preset", PRESETS)
 @given(count=st.integers(1, 60))
 def test_a_preset_leaves_out_steps_of_long_calls_only(preset: str, count: int) -> None:
-    plan, quality = (Temporal(name).plan(count, active=0.1) for name in (preset, "quality"))
-    changed = [(before, after) for before, after in zip(quality.codes, plan.codes, strict=True) if before != after]
-    assert set(changed) <= {("p", "s"), ("D", "H")}
-    assert bool(changed) == (preset != "quality" and count >= SHORTEST)
-    assert plan.work(packed=0.14) <= quality.work(packed=0.14)
+    plan = Temporal(preset).plan(count, active=0.1)
+    whole = Temporal(preset, skipped_steps=(), half_steps=()).plan(count, active=0.1)
+    changed = [(before, after) for before, after in zip(whole.codes, plan.codes, strict=True) if before != after]
+    assert set(changed) <= {("p", "s"), ("D", "H")} and set(whole.codes) <= {"D", "p"}
+    assert bool(changed) == (preset != "plain" and count >= SHORTEST)
+    assert plan.work(packed=0.14) <= whole.work(packed=0.14)
+    assert "s" not in plan.codes[:4]
 
 
 def test_a_plan_of_thirty_steps_and_what_it_takes() -> None:
     plans = {name: Temporal(name).plan(30, active=0.1) for name in PRESETS}
     assert {name: plan.codes for name, plan in plans.items()} == {
-        "quality": "DDpppDppppDpppppDppppppDpppppp",
-        "balanced": "DDpppDspspDspspsDspspspDspspsp",
-        "fast": "HDpppDspspHsspssDsspsspDsspssp",
+        "plain": "DDpppDppppDpppppDppppppDpppppp",
+        "quality": "DDpDspDspDspsDspsDspsDspsDspsp",
+        "balanced": "DDppDspsDsspsDsspsDsspssDsspss",
+        "fast": "HDppHspsDsspsHsspsDsspssHsspss",
     }
-    assert [round(plan.work(packed=1 / 7), 2) for plan in plans.values()] == [9.43, 7.86, 6.57]
+    assert [round(plan.work(packed=1 / 7), 2) for plan in plans.values()] == [9.43, 10.29, 8.0, 6.29]
 
 
 def test_steps_by_hand_that_do_not_fit_are_refused() -> None:
-    for skipped in ((1,), (4, 5)):
-        with pytest.raises(ConfigError, match=rf"skipped_steps: got {skipped[-1]}, expected .* 0, 1, 5, 10, 16, 23"):
+    for skipped in ((1,), (5, 8)):
+        with pytest.raises(ConfigError, match=rf"skipped_steps: got {skipped[-1]}, expected .* 0, 1, 4, 8, 13, 18, 24"):
             Temporal(skipped_steps=skipped).plan(30, active=0.1)
-    with pytest.raises(ConfigError, match=r"half_steps: got 2, expected dense steps, of 30 steps 0, 1, 5"):
+    with pytest.raises(ConfigError, match=r"half_steps: got 2, expected dense steps, of 30 steps 0, 1, 4"):
         Temporal(half_steps=(0, 2)).plan(30, active=0.1)
     plan = Temporal("fast", skipped_steps=[28, 40], half_steps=()).plan(30, active=0.1)  # type: ignore[arg-type]
     assert plan.codes.count("s") == 1 and "H" not in plan.codes
@@ -194,10 +199,10 @@ def test_steps_by_hand_that_do_not_fit_are_refused() -> None:
 
 def test_a_plan_in_words() -> None:
     lines = Temporal("fast").plan(30, active=0.1).describe().splitlines()
-    assert lines[0] == "30 steps: 4 dense, 2 half dense, 10 packed, 14 skipped"
+    assert lines[0] == "30 steps: 3 dense, 4 half dense, 7 packed, 16 skipped"
     assert lines[1] == "   0  half dense" and lines[3] == "   2  packed on 1"
-    assert lines[11] == "  10  half dense, the other half packed on 5, recorded"
-    assert lines[9] == "   8  skipped, from outputs of -0.5 x 5, 1.5 x 7"
+    assert lines[5] == "   4  half dense, the other half packed on 1, recorded"
+    assert lines[8] == "   7  skipped, from outputs of -0.5 x 4, 1.5 x 6"
     assert Lockstep().plan(2, active=0.1).describe().splitlines()[1] == "   0  the original recorded, packed on 0"
 
 

@@ -1,7 +1,8 @@
-"""Quality against cost: a line for each policy, forecast and kind of gaps, points for the rest."""
+"""Quality against cost: a line for each family of plans, SIGE's and its rivals', points for the rest."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,30 +12,36 @@ from typing import Any
 import sige
 from benchmarks.quality.results import Results
 from benchmarks.quality.table import Summary, summarise
-from benchmarks.quality.ways import OtherSeed, policy_of
+from benchmarks.quality.ways import PLAIN, OtherSeed, policy_of
 from sige.files import atomic_write
-from sige.policies.schedule import GROWING
 
 __all__ = ["plot"]
 
 WIDTH, HEIGHT, DPI = 9.0, 5.6, 200  # inches, and dots each of them: read at 900 pixels
 INK, GREY = "#3d405b", "0.4"
-FORECASTS = {"rising": "#4a7c59", "quadratic": "#2a6f97", "linear": "#d8973c", "none": "#b0413e"}
-GAPS = {"growing": ("-", "o"), "even": ("--", "s")}
-LOCKSTEP = "lockstep, dilation 0 to 4"
+PRESETS, WITHOUT, LOCKSTEP = "SIGE, presets", "SIGE, plain by dense steps", "lockstep, dilation 0 to 4"
+OUTPUTS, FEWER = "rival: outputs continued", "rival: fewer steps"
+STYLES = {  # family -> colour and marker
+    PRESETS: ("#b0413e", "o"),
+    WITHOUT: ("#4a7c59", "s"),
+    OUTPUTS: ("#2a6f97", "v"),
+    FEWER: ("#d8973c", "D"),
+    LOCKSTEP: (INK, "^"),
+}
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row of the table: its share of the dense work, its median PSNR, and its label."""
+    """A row of the table: its share of the dense work, its PSNR, and its label."""
 
     work: float
-    psnr: float
+    psnr: float  # median
+    low: float  # 10th percentile
     label: str
 
 
 def plot(results: Results, names: Sequence[str], path: Path) -> None:
-    """Writes a PNG: median PSNR inside the mask over the share of the dense edit's multiply-accumulates."""
+    """Writes a PNG: PSNR inside the mask over the share of the dense edit's multiply-accumulates."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -57,59 +64,65 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
 
 
 def _sorted_out(summaries: dict[str, Summary]) -> tuple[dict[str, list[Point]], list[Point]]:
-    """Lines and points: temporal rows of the default dilation by budget, lockstep by dilation; other rows are points.
+    """Families and single points; rows that would lie over others are left to the table.
 
-    Temporal rows of another dilation, or with frozen statistics, would lie over each other: they are in the table.
+    Of a rival's forecasts the best of each number of dense steps is drawn.
     """
-    lines: dict[str, list[Point]] = defaultdict(list)
+    best: dict[tuple[str, str], Point] = {}
     points: list[Point] = []
     for name, summary in summaries.items():
-        policy, at = policy_of(name), (summary.work, summary.psnr)
-        if policy is None:
-            points.append(Point(*at, "another seed" if name == OtherSeed().name else name))
-        elif isinstance(policy, sige.Lockstep) and policy.exact_statistics:
-            lines[LOCKSTEP].append(Point(*at, f"d{policy.dilates_by}"))
-        elif isinstance(policy, sige.Lockstep):
-            points.append(Point(*at, name))
-        elif name.endswith(f" d{sige.Temporal().dilates_by}") and isinstance(policy.dense_steps, int):
-            lines[_title(policy)].append(Point(*at, str(policy.dense_steps)))
+        family, label = _family(name)
+        point = Point(summary.work, summary.psnr, summary.psnr_low, label)
+        if family == "":
+            points.append(point)
+        elif family is not None and ((family, label) not in best or best[family, label].psnr < point.psnr):
+            best[family, label] = point
+    lines: dict[str, list[Point]] = defaultdict(list)
+    for (family, _), point in best.items():
+        lines[family].append(point)
     return lines, points
 
 
-def _title(policy: sige.Temporal) -> str:
-    forecast = "no" if policy.forecast == "none" else policy.forecast
-    return f"temporal, {forecast} forecast, {policy.schedule or GROWING} gaps"
+def _family(name: str) -> tuple[str | None, str]:
+    """The family of a row and its label there; no family ("") for a single point, None for a row that is not drawn."""
+    if found := re.fullmatch(r"outputs (\d+) \w+", name):
+        return OUTPUTS, found[1]
+    if found := re.fullmatch(r"dense (\d+) steps", name):
+        return FEWER, found[1]
+    policy = policy_of(name)
+    if policy is None:
+        return "", "another seed" if name == OtherSeed().name else name
+    if isinstance(policy, sige.Lockstep):
+        return (LOCKSTEP, f"d{policy.dilates_by}") if policy.exact_statistics else ("", name)
+    if policy.dilates_by or not policy.exact_statistics or not isinstance(policy.dense_steps, int):
+        return None, ""
+    if policy.preset == PLAIN:
+        return WITHOUT if policy.schedule == "growing" else None, str(policy.dense_steps)
+    return PRESETS, policy.preset
 
 
 def _draw_lines(axes: Any, lines: dict[str, list[Point]]) -> None:
-    styles = {LOCKSTEP: {"color": INK, "linestyle": "-", "marker": "^"}}
-    for schedule, (dash, marker) in GAPS.items():
-        for forecast, colour in FORECASTS.items():
-            title = _title(sige.Temporal(schedule=schedule, forecast=forecast))
-            styles[title] = {"color": colour, "linestyle": dash, "marker": marker}
-    for title, style in styles.items():
-        line = sorted(lines.get(title, ()), key=lambda point: point.work)
+    for family, (colour, marker) in STYLES.items():
+        line = sorted(lines.get(family, ()), key=lambda point: point.work)
+        work = [point.work for point in line]
         if line:
-            axes.plot([p.work for p in line], [p.psnr for p in line], linewidth=2, markersize=5, label=title, **style)
-    for point in _highest(lines):
-        axes.annotate(point.label, (point.work, point.psnr), xytext=(0, 7), textcoords="offset points", ha="center")
-
-
-def _highest(lines: dict[str, list[Point]]) -> list[Point]:
-    """One point for each label: a budget means the same work whatever forecast, so it is written once."""
-    highest: dict[str, Point] = {}
-    for point in (point for line in lines.values() for point in line):
-        if point.label not in highest or highest[point.label].psnr < point.psnr:
-            highest[point.label] = point
-    return list(highest.values())
+            axes.plot(
+                work, [p.psnr for p in line], color=colour, marker=marker, markersize=5, linewidth=2, label=family
+            )
+            axes.plot(
+                work, [p.low for p in line], color=colour, marker=marker, markersize=3, linewidth=1, linestyle=":"
+            )
+        for point in line:
+            axes.annotate(point.label, (point.work, point.psnr), xytext=(0, 7), textcoords="offset points",
+                          ha="center", color=colour, fontsize=8)  # fmt: skip
 
 
 def _finish(axes: Any, results: Results) -> None:
     settings = results.settings
     axes.set_xlabel("work, as a share of the dense edit's multiply-accumulates", fontsize=11)
-    axes.set_ylabel("median PSNR inside the mask, dB", fontsize=11)
+    axes.set_ylabel("PSNR inside the mask, dB", fontsize=11)
     title = f"Against the dense edit of the same seed: {settings.edits} edits of {settings.steps} steps"
-    axes.set_title(f"{title}\nnumbers at the lines: dense steps; of lockstep, dilation", fontsize=11)
+    axes.set_title(f"{title}\nlines: median; dotted: 10th percentile; numbers: dense steps", fontsize=11)
     axes.margins(x=0.08, y=0.1)
     axes.grid(color="0.92")
     axes.set_axisbelow(True)

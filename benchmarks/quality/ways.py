@@ -93,7 +93,7 @@ class Sparse:
 def name_of(policy: sige.Policy) -> str:
     """A name that tells every argument of the policy.
 
-    >>> name_of(sige.Temporal(dense_steps=7)), name_of(sige.Lockstep(exact_statistics=False))
+    >>> name_of(sige.Temporal("plain", dense_steps=7)), name_of(sige.Lockstep(exact_statistics=False))
     ('temporal-7 growing rising d0', 'lockstep d1 frozen')
     >>> name_of(sige.Temporal("fast", dense_steps=6, half_steps=(0,)))
     'temporal-6 growing rising d0 fast half 0'
@@ -158,8 +158,7 @@ def default_way(steps: int) -> Sparse:
 def catalogue(steps: int) -> list[Way]:
     """Every row of the full table; the rows of a short sitting come first."""
     plain, lockstep = _written_out(sige.Temporal(PLAIN), steps), Sparse(sige.Lockstep(dilation=1))
-    default = default_way(steps)
-    ways: list[Way] = [default]
+    ways: list[Way] = [default_way(steps)]
     ways += [Sparse(_written_out(sige.Temporal(preset), steps)) for preset in PRESETS]
     ways += [lockstep, OtherSeed(), Crop(), *rivals()]
     ways += [
@@ -169,7 +168,7 @@ def catalogue(steps: int) -> list[Way]:
         for forecast in FORECASTS
         if (schedule, forecast) != ("even", "rising")
     ]
-    for sparse in (default, lockstep):
+    for sparse in (Sparse(plain), lockstep):
         ways += [Sparse(replace(sparse.policy, dilation=dilation)) for dilation in DILATIONS]
         ways.append(Sparse(replace(sparse.policy, exact_statistics=False)))
     return list(dict.fromkeys(ways))

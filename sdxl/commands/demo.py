@@ -67,7 +67,7 @@ def _demo(options: argparse.Namespace) -> None:
     sampling.strength_of("sdedit")  # refuses too few steps before anything takes time
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    print(f"{'edit':<12}{'run':<8}{'passes':>20}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
+    print(f"{'edit':<12}{'run':<8}{'passes':>31}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
     for example in (inpainting(), painted_over()):
         timed = compare(example, sampling, options.runs)
         for line in _lines(example, timed):
@@ -140,11 +140,10 @@ def _lines(example: Example, timed: dict[str, Timed]) -> list[str]:
     dense = timed["dense"]
     lines = []
     for name, one in timed.items():
-        passes = one.result.passes["unet"]
-        taken = f"{passes.dense} dense" + (f", {passes.packed} packed" if passes.packed else "")
+        taken = one.result.passes["unet"].describe()
         figures = f"{one.seconds:>9.2f}{one.result.macs / 1e9:>9.1f}"
         ratios = f"{dense.seconds / one.seconds:>18.2f}{dense.result.macs / one.result.macs:>7.2f}"
-        lines.append(f"{example.task:<12}{name:<8}{taken:>20}{figures}{ratios}")
+        lines.append(f"{example.task:<12}{name:<8}{taken:>31}{figures}{ratios}")
     return lines
 
 

@@ -96,7 +96,4 @@ def _summary(result: Result, settings: Settings) -> str:
     passes = result.passes["unet"]
     if passes.dense == passes.calls:
         return facts
-    kinds = {"dense": passes.dense, "half dense": passes.half, "packed": passes.packed, "skipped": passes.skipped}
-    *first, last = (f"{count} {kind}" for kind, count in kinds.items() if count)
-    ran = f"{', '.join(first)} and {last} passes"
-    return f"{facts}, {ran}, about {result.computed:.0%} of the dense work"
+    return f"{facts}, {passes.describe()}, about {result.computed:.0%} of the dense work"

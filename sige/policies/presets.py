@@ -27,7 +27,7 @@ class Preset:
     `fills` holds pairs: from this share of the call on, the steps after a dense one repeat these codes.
     """
 
-    dense: float  # share of the steps
+    dense: int  # of 30 steps; in other calls the same share
     fills: Fills = ((0.0, "p"),)
     half: int = 0  # every so manieth dense step runs half; 0: none
 
@@ -37,7 +37,7 @@ class Preset:
         >>> [PRESETS[name].budget(30) for name in PRESETS], PRESETS["balanced"].budget(8), PRESETS["balanced"].budget(4)
         ([6, 9, 7, 7], 3, 2)
         """
-        return min(max(-int(-self.dense * count // 1), 3 if count > 4 else 2), count)
+        return min(max(-(-self.dense * count // 30), 3 if count > 4 else 2), count)
 
     def skipped(self, count: int, dense: Sequence[int]) -> tuple[int, ...]:
         """The steps of `count` that are skipped.
@@ -66,8 +66,8 @@ EARLY, SOON = 0.09, 0.25  # shares of the call: before the third dense step of 3
 TWO_OF_THREE: Fills = ((0.0, "p"), (EARLY, "sp"), (SOON, "ssp"))
 
 PRESETS = {
-    "plain": Preset(6 / 30),
-    "quality": Preset(9 / 30, ((0.0, "p"), (EARLY, "sp"))),
-    "balanced": Preset(7 / 30, TWO_OF_THREE),
-    "fast": Preset(7 / 30, TWO_OF_THREE, half=2),
+    "plain": Preset(6),
+    "quality": Preset(9, ((0.0, "p"), (EARLY, "sp"))),
+    "balanced": Preset(7, TWO_OF_THREE),
+    "fast": Preset(7, TWO_OF_THREE, half=2),
 }

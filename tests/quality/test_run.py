@@ -112,6 +112,6 @@ def test_plot_tables_and_pictures_show_the_rows(out: Path) -> None:
         assert plot.width == 1800
     with pytest.raises(SystemExit):  # the default setting is not among the rows
         run(out, ["lockstep d1"], "--pictures", str(out))
-    run(out, ["temporal-2 growing rising d0"], "--pictures", str(out))
-    with Image.open(out / "temporal-2-growing-rising-d0.png") as sheet:
+    run(out, ["temporal-2 growing rising d0 balanced"], "--pictures", str(out))
+    with Image.open(out / "temporal-2-growing-rising-d0-balanced.png") as sheet:
         assert sheet.width == 4 * SIDE + 5 * 16 and sheet.height > 3 * SIDE

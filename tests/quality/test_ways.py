@@ -20,17 +20,17 @@ def test_a_name_says_the_whole_configuration() -> None:
             found = policy_of(way.name)
             assert found is not None and asdict(found) == asdict(way.policy) and type(found) is type(way.policy)
             assert name_of(way.policy) == way.name
-    assert name_of(Temporal(dense_steps=(0, 3, 9), dilation=0)) == "temporal-0,3,9 rising d0"
-    assert policy_of("temporal-0,3,9 rising d0") == Temporal(dense_steps=(0, 3, 9), dilation=0)
+    assert name_of(Temporal("plain", dense_steps=(0, 3, 9), dilation=0)) == "temporal-0,3,9 rising d0"
+    assert policy_of("temporal-0,3,9 rising d0") == Temporal("plain", dense_steps=(0, 3, 9), dilation=0)
     assert policy_of("other seed") is policy_of("temporal-7") is None
 
 
 def test_the_catalogue_is_the_full_product_and_more() -> None:
     names = [way.name for way in catalogue(30)]
-    assert len(set(names)) == len(names) == 40 + 2 + len(rivals())
+    assert len(set(names)) == len(names) == 40 + 3 + len(rivals())
     assert sum(name.startswith("temporal") and name.endswith(" d0") for name in names) == 28 + 1
-    assert names[1:3] == [f"{names[0]} {preset}" for preset in ("balanced", "fast")]
-    assert names[0] == default_way(30).name == "temporal-6 growing rising d0"
+    assert [name.split()[-1] for name in names[2:4]] == ["quality", "fast"]
+    assert names[0] == default_way(30).name == "temporal-7 growing rising d0 balanced"
     assert {"other seed", "crop and stitch", "lockstep d0", "lockstep d4", "lockstep d1 frozen"} <= set(names)
 
 
@@ -39,7 +39,7 @@ def test_rows_are_chosen_by_pattern_or_by_a_full_name() -> None:
         return [way.name for way in select(patterns, 30)]
 
     assert chosen("lockstep*", "lockstep d1") == [f"lockstep {end}" for end in ("d1", "d0", "d2", "d4", "d1 frozen")]
-    assert len(chosen("temporal-7 *")) == 7 and len(chosen("*")) == 42 + len(rivals())
+    assert len(chosen("temporal-7 *")) == 9 and len(chosen("*")) == 43 + len(rivals())
     assert chosen("temporal-30 growing none d1") == ["temporal-30 growing none d1"]
     with pytest.raises(InputError, match="'temporal-7' fits no row"):
         chosen("temporal-7")

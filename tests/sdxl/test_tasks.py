@@ -285,7 +285,7 @@ def test_a_sparse_run_says_how_much_it_computed(run: Callable[..., bytes], capsy
     run(*INPAINT, "--run_type", "sige", "--ddim_steps", "6", "--dense_steps", "2")
     out = capsys.readouterr().out
     assert "6 steps at scale 7.5 in" in out
-    assert "2 dense and 4 packed passes" in out
+    assert "2 dense, 4 packed" in out
     share = int(out.partition("% of the dense work")[0].rpartition(" ")[2])
     assert 100 * 2 / 6 < share < 100
 
