@@ -28,9 +28,9 @@ def main() -> None:
         return np.asarray(picture).astype(float)
 
     dense = paint("dense")
-    with sige.enable(pipe) as handle, handle.edit(mask, sige.Temporal(dense_steps=6)):
+    with sige.enable(pipe) as handle, handle.edit(mask, sige.Temporal("balanced")):
         sparse = paint("sparse")
-        print(handle.passes)
+        print(handle.passes.describe())
     error = np.square(sparse - dense)[mask > 0].mean()
     print(f"inside the mask: {10 * np.log10(255**2 / error):.1f} dB from the dense picture")
 

@@ -26,7 +26,7 @@ def main() -> None:
     asked = sdxl.Sampling(prompt, steps=30, scale=4.0, strength=0.8, seed=0)
     result = sdxl.sdedit(pipe, before, after, sampling=asked, policy=sige.Temporal(), on_step=show)
     result.image.save("sdedit.png")
-    print(f"{result.seconds:.2f} s, {result.passes['unet']}, {result.work:.0%} of the dense work")
+    print(f"{result.seconds:.2f} s, {result.passes['unet'].describe()}, {result.work:.0%} of the dense work")
 
 
 if __name__ == "__main__":

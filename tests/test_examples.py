@@ -27,10 +27,10 @@ def test_an_example_runs(
     if name == "by_hand":
         assert "outside the region: the recorded output True" in said
     elif name == "pipeline":
-        assert "Passes(dense=6, packed=24)" in said
+        assert "7 dense, 7 packed, 16 skipped" in said
         assert float(said.split("inside the mask: ")[1].split(" dB")[0]) > 25
     else:
-        assert "Passes(dense=5, packed=19)" in said and "step 24 of 24" in said
+        assert "6 dense, 6 packed, 12 skipped" in said and "step 24 of 24" in said
 
 
 def test_examples_are_short_and_all_are_known() -> None:

@@ -118,7 +118,7 @@ def test_the_examples_run_as_they_stand(
     out, err = capfd.readouterr()
     (path,) = tmp_path.glob("*.png")
     assert out.startswith(f"wrote {path.name}: ")
-    assert "dense and" in out
+    assert " dense, " in out and " packed" in out
     assert "it/s" in err or "s/it" in err  # the rate of the steps
     image = Image.open(path)
     given = Image.open(words[words.index("--init_img") + 1])
