@@ -134,7 +134,7 @@ class Runner:
             old = self._recordings[at]
             terms += [(half_of(old, name, second=False), 1.0), (half_of(old, name, second=True), -1.0)]
         forecast = mixed(terms, name)
-        self._without = self._without or replace(self.packing, prompt=PromptKeys(), _layouts=self.packing._layouts)
+        self._without = self._without or replace(self.packing, prompt=PromptKeys())
         blend = Blend.of([(Recording({name: forecast}), 1.0)])
         without = output_of(self._without.packed(call.half(second=False), blend))
         if is_read:

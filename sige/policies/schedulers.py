@@ -6,15 +6,15 @@ from typing import Any
 
 __all__ = ["why_not_skipped"]
 
-# Without noise of their own. Those that were measured keep their decibels, Heun with its two calls a step, too; under
-# Euler's ancestral steps, or DDIM with eta 1, skips cost 3 to 8 dB (docs/quality.md).
+# Without noise of their own, each measured (docs/quality.md); those with two calls a step are among them.
 SMOOTH = (
     "DDIMScheduler",
     "DEISMultistepScheduler",
     "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
-    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
