@@ -15,6 +15,7 @@ from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
 from sdxl.pictures.images import pad_to_multiple, size_of, size_text
 from sdxl.pictures.masks import Mask, is_empty, is_full, latent_cells, mask_from_array, mask_from_image, pad_mask
+from sige.errors import ConfigError
 from sige.sizes import Size
 
 if TYPE_CHECKING:
@@ -191,7 +192,10 @@ class Request:
             if np.array_equal(_pixels(self.image), _pixels(self.edited)):
                 raise InputError("edited and image are the same: there is nothing to edit", "edited")
         steps = int(self.sampling.steps * self.sampling.strength_of(self.task))
-        self.policy.plan(max(steps, 1), active=0.0)  # refuses steps by hand that do not fit, before anything runs
+        try:
+            self.policy.plan(max(steps, 1), active=0.0)  # refuses steps by hand that do not fit, before anything runs
+        except ConfigError as error:
+            raise InputError(str(error), str(error).partition(":")[0]) from error
 
 
 def _as_mask(mask: Image.Image | npt.NDArray[Any]) -> Mask:  # [H, W]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from sdxl.errors import InputError
 from sige.sizes import Size
@@ -44,6 +45,9 @@ class Sampling:
                 raise InputError(f"{name}: got {value}, expected a number from 0 to 1", name)
         if self.steps < 1:
             raise InputError(f"steps: got {self.steps}, expected at least 1", "steps")
+        if not isinstance(self.seed, Integral):
+            raise InputError(f"seed: got {self.seed!r}, expected a whole number", "seed")
+        object.__setattr__(self, "seed", int(self.seed))  # torch takes no integer of numpy
 
     @property
     def is_guided(self) -> bool:

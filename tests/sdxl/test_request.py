@@ -76,8 +76,15 @@ def test_a_policy_with_latents_is_refused() -> None:
 @pytest.mark.parametrize(("given", "strength"), [({"half_steps": (3,)}, None), ({"skipped_steps": (1,)}, 0.5)])
 def test_steps_by_hand_that_do_not_fit_are_refused_at_once(given: dict[str, Any], strength: float | None) -> None:
     said = sampling(steps=9, strength=strength)
-    with pytest.raises(sige.ConfigError, match=rf"^{next(iter(given))}: got .* of {4 if strength else 9} steps 0, 1"):
+    with pytest.raises(InputError, match=rf"^{next(iter(given))}: got .* of {4 if strength else 9} steps 0, 1"):
         Request(said, **INPAINTING, policy=Temporal(**given))
+
+
+def test_a_seed_may_be_an_integer_of_numpy_and_nothing_else() -> None:
+    assert type(sampling(seed=np.int64(7)).seed) is int
+    for seed in (1.5, "7", None):
+        with pytest.raises(InputError, match="^seed: got .*, expected a whole number"):
+            sampling(seed=seed)
 
 
 def test_the_command_line_puts_the_flag_in_the_place_of_the_field() -> None:
