@@ -134,6 +134,12 @@ def with_work(rows: list[Row]) -> list[Row]:
     return rows
 
 
+def _shown(row: Row) -> Row:
+    """The row without its single steps, its passes in words."""
+    kept = {key: value for key, value in row.items() if key != "steps"}
+    return kept | {"passes": Passes(**row["passes"]).describe()}
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -148,7 +154,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in options.rows:
         rows = with_work([*rows, measure(name, options.steps, named_dtype(options.dtype))])
-        print_table([{key: value for key, value in row.items() if key != "steps"} for row in rows])
+        print_table([_shown(row) for row in rows])
         if options.json:  # after each row: a row takes minutes
             write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
 

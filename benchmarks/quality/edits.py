@@ -1,6 +1,6 @@
 """The edits that quality is measured on: held-out scenes, a mask each, and a prompt for something new under it.
 
-Set A is the one that defaults may have been looked at on. Set B has other scenes, other masks and other noise; no
+Set A chose the plans without skips. Set B has other scenes, other masks and other noise; no
 default is ever chosen on it. Half of its prompts contradict the picture: they ask for another sky and another ground
 than those around the mask, as users do.
 """
@@ -119,7 +119,7 @@ def _with_another_thing(scene: Scene, rng: np.random.Generator) -> Scene:
 
 def _another_scene(scene: Scene, across: float, number: int) -> Scene:
     """A held-out scene under the same sky on the same ground, whose thing stands where the mask is."""
-    place = PLACES[int(np.abs(np.array(_PLACE_X) - across).argmin())]
+    place = _place_at(across)
     for candidate in numbers_from(HELD_OUT + _OTHERS * (number + 1)):
         other = scene_at(candidate)
         alike = (other.sky, other.ground, other.place) == (scene.sky, scene.ground, place)
@@ -128,9 +128,14 @@ def _another_scene(scene: Scene, across: float, number: int) -> Scene:
     raise AssertionError("there is no last scene")
 
 
+def _place_at(across: float) -> str:
+    """The scene's place that is nearest."""
+    return PLACES[int(np.abs(np.array(_PLACE_X) - across).argmin())]
+
+
 def _another_world(scene: Scene, across: float, number: int) -> Scene:
     """A held-out scene under another sky on another ground, whose thing stands where the mask is."""
-    place = PLACES[int(np.abs(np.array(_PLACE_X) - across).argmin())]
+    place = _place_at(across)
     for candidate in numbers_from(HELD_OUT + _OTHERS * (number + 1)):
         other = scene_at(candidate)
         if other.place == place and other.sky != scene.sky and other.ground != scene.ground:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from numbers import Real
 from types import FrameType
 from typing import Any
 
@@ -50,6 +51,8 @@ def find_caller(module: nn.Module) -> Caller | None:
             owner = frame.f_locals.get("self")
             if isinstance(owner, DiffusionPipeline) and any(part is module for part in vars(owner).values()):
                 given = frame.f_locals
-                return Caller(owner, given.get("padding_mask_crop") is not None, float(given.get("eta") or 0.0))
+                eta = given.get("eta")
+                crops = given.get("padding_mask_crop") is not None
+                return Caller(owner, crops, float(eta) if isinstance(eta, Real) else 0.0)
         frame = frame.f_back
     return None

@@ -5,7 +5,7 @@ quality   nearly a third dense; between them every second step skipped
 balanced  nearly a quarter dense; between them first every second step skipped, soon two of three
 fast      as balanced, and every second dense step half dense
 
-The first two gaps skip nothing. Chosen on edits that the tables do not show (docs/quality.md).
+The first gaps skip nothing. Chosen on edits that the tables do not show (docs/quality.md).
 """
 
 from __future__ import annotations

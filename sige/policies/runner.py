@@ -138,7 +138,7 @@ class Runner:
         blend = Blend.of([(Recording({name: forecast}), 1.0)])
         without = output_of(self._without.packed(call.half(second=False), blend))
         if is_read:
-            self._recordings[index] = Recording({name: joined(forecast, new.components[name])})
+            self._recordings[index] = Recording({name: joined(forecast, new.components[name], name)})
         return call.component.wrap(torch.cat([without, with_prompt]), call.arguments)
 
     # ---- what is kept -----------------------------------------------------------------------------------------------

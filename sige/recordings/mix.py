@@ -21,10 +21,10 @@ def half_of(recording: Recording, name: str, second: bool) -> Recording:
     def cut(tensor: Tensor) -> Tensor:  # [B, ...] -> [B / 2, ...]
         return tensor.chunk(2)[int(second)]
 
-    assert part.input is not None and part.output is not None
+    before, after = part.ends(name)
     rows = {key: cut(rows) for key, rows in part.rows.items()}
     stats = {key: cut(stats) for key, stats in part.stats.items()}
-    return Recording({name: ComponentRecording(rows, stats, cut(part.input), cut(part.output))})
+    return Recording({name: ComponentRecording(rows, stats, cut(before), cut(after))})
 
 
 def mixed(terms: Sequence[tuple[Recording, float]], name: str) -> ComponentRecording:
@@ -36,15 +36,14 @@ def mixed(terms: Sequence[tuple[Recording, float]], name: str) -> ComponentRecor
     return ComponentRecording(rows, stats, first.input, blend.output())
 
 
-def joined(first: ComponentRecording, second: ComponentRecording) -> ComponentRecording:
+def joined(first: ComponentRecording, second: ComponentRecording, name: str) -> ComponentRecording:
     """Two halves of a batch side by side; takes the tensors out of both, so that few are in memory twice."""
-    assert first.output is not None and second.output is not None and second.input is not None
+    (before, first_after), (_, second_after) = first.ends(name), second.ends(name)
     result = ComponentRecording()
     for key in list(first.rows):
         result.rows[key] = torch.cat([first.rows.pop(key), second.rows.pop(key)])
     for key, sums in first.stats.items():
         result.stats[key] = torch.cat([sums, second.stats[key]])
-    shape = second.input.shape
-    result.input = second.input.new_empty((2 * shape[0], *shape[1:]))
-    result.output = torch.cat([first.output, second.output])
+    result.input = torch.cat([before, before])
+    result.output = torch.cat([first_after, second_after])
     return result

@@ -39,16 +39,20 @@ class ComponentRecording:
 
     def check(self, name: str, sample: Tensor) -> None:  # [B, C, H, W]
         """Refuses an input whose batch size, resolution, dtype or device is not the recorded one."""
-        recorded = self.input
-        if recorded is None or self.output is None:
-            raise RecordingError(f"edit: the recording of {name} is empty")
+        recorded, output = self.ends(name)
         got = list(sample.shape), sample.dtype, sample.device
-        want = list(recorded.shape), recorded.dtype, self.output.device
+        want = list(recorded.shape), recorded.dtype, output.device
         if got != want:
             raise RecordingError(
                 f"edit: {name} got {got[1]} {got[0]} on {got[2]}, expected what was recorded, {want[1]} {want[0]} on "
                 f"{want[2]}: record a dense pass with the same batch size, resolution, dtype and device"
             )
+
+    def ends(self, name: str) -> tuple[Tensor, Tensor]:  # [B, C, H, W] on the meta device, [B, C_out, H_out, W_out]
+        """The recorded input and output; refuses an empty recording."""
+        if self.input is None or self.output is None:
+            raise RecordingError(f"edit: the recording of {name} is empty")
+        return self.input, self.output
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> ComponentRecording:
         """A copy on another device or in another dtype; the sums stay fp64."""

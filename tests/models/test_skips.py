@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import logging
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_two_halves_side_by_side_are_the_recording() -> None:
     part = recording.components["unet"]
     first, second = (half_of(recording, "unet", second).components["unet"] for second in (False, True))
     rows, stats = dict(first.rows), dict(first.stats)
-    whole = joined(first, second)
+    whole = joined(first, second, "unet")
     assert rows.keys() == whole.rows.keys() and stats.keys() == whole.stats.keys()
     assert whole.nbytes == part.nbytes and whole.input.shape == part.input.shape
     assert torch.equal(whole.output, part.output)
@@ -239,6 +240,11 @@ def test_a_mixed_recording_is_the_weighted_sum_with_sums_of_its_own() -> None:
         torch.testing.assert_close(made.rows[key], 1.25 * a.rows[key] - 0.25 * b.rows[key], rtol=1e-4, atol=1e-5)
     for key, sums in a.stats.items():
         assert torch.equal(made.stats[key], group_stats(made.rows[key], sums.shape[1]))
+
+
+def test_the_example_of_passes() -> None:
+    found = doctest.testmod(sige.passes)
+    assert found.attempted and not found.failed
 
 
 def test_a_plan_says_when_a_step_is_skipped() -> None:
