@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` im
     from sdxl.edits.steps import Step
     from sdxl.errors import Cancelled, CheckpointError, InputError, SdxlError
     from sdxl.pipelines.load import load_pipeline, make_pipeline
+    from sdxl.sessions.session import Session
 
 _HOMES = {  # loaded when first asked for: diffusers takes seconds to import
     **dict.fromkeys(("Cancelled", "CheckpointError", "InputError", "SdxlError"), "sdxl.errors"),
@@ -22,6 +23,7 @@ _HOMES = {  # loaded when first asked for: diffusers takes seconds to import
     "Request": "sdxl.edits.request",
     "Result": "sdxl.edits.result",
     "Sampling": "sdxl.edits.sampling",
+    "Session": "sdxl.sessions.session",
     "Step": "sdxl.edits.steps",
     "run": "sdxl.edits.run",
 }
@@ -34,6 +36,7 @@ __all__ = [  # noqa: F822
     "Result",
     "Sampling",
     "SdxlError",
+    "Session",
     "Step",
     "edit",
     "img2img",

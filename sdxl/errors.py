@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sige.errors import SigeError
 
-__all__ = ["Cancelled", "CheckpointError", "InputError", "SdxlError"]
+__all__ = ["Cancelled", "CheckpointError", "InputError", "SdxlError", "is_out_of_memory"]
 
 
 class SdxlError(SigeError):
@@ -29,3 +29,9 @@ class CheckpointError(SdxlError):
 
 class Cancelled(SdxlError):  # noqa: N818
     """An edit that its `on_step` has ended."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Says whether the memory ran out; on the CPU torch has no type of its own for that error."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` im
     )
     from sige.geometry import GatherMap, Geometry, gather_map, row_map
     from sige.handle import Handle, enable, handle_of
-    from sige.policies import Lockstep, Policy, Temporal
-    from sige.recordings import Recording
+    from sige.policies import Lockstep, Policy, Stored, Temporal
+    from sige.recordings import Recording, Store
     from sige.region import Region
 
 __version__ = "0.1.0"
@@ -41,8 +41,8 @@ _HOMES = {  # loaded when first asked for: torch takes a second to import
     ),
     **dict.fromkeys(("GatherMap", "Geometry", "gather_map", "row_map"), "sige.geometry"),
     **dict.fromkeys(("Handle", "enable", "handle_of"), "sige.handle"),
-    **dict.fromkeys(("Lockstep", "Policy", "Temporal"), "sige.policies"),
-    "Recording": "sige.recordings",
+    **dict.fromkeys(("Lockstep", "Policy", "Stored", "Temporal"), "sige.policies"),
+    **dict.fromkeys(("Recording", "Store"), "sige.recordings"),
     "Region": "sige.region",
 }
 
@@ -61,6 +61,8 @@ __all__ = [  # noqa: F822
     "Region",
     "RegionError",
     "SigeError",
+    "Store",
+    "Stored",
     "Temporal",
     "UnsupportedError",
     "__version__",

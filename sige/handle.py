@@ -16,9 +16,9 @@ from sige.errors import ConfigError, RecordingError, RegionError
 from sige.models import Component, Part, find_parts, is_pipeline
 from sige.packed.prompt import PromptKeys
 from sige.passes import Call, Packing, Passes, record_pass
-from sige.policies import Lockstep, Policy, Temporal
+from sige.policies import Lockstep, Policy, Stored, Temporal
 from sige.policies.runner import Runner
-from sige.recordings import Blend, Recording
+from sige.recordings import Blend, Patch, Recording, Store
 from sige.region import Region
 
 __all__ = ["Handle", "enable", "handle_of"]
@@ -63,6 +63,7 @@ class Handle:
         self.attachments: dict[str, Attachment] = {}
         self.pipe: Any = None  # the pipeline that was enabled, where it was one
         self.last: Recording | None = None  # what edit() reads unless told otherwise
+        self.patches: dict[int, Patch] = {}  # by step: what the last edit on a store would change in it
         self.passes = Passes()  # of the last call of the pipeline inside edit()
         self._claim: Claim | None = None
         self._prompt = PromptKeys()  # good for as long as the weights are those of the last recording
@@ -103,7 +104,7 @@ class Handle:
             attachment.handles.remove(self)
             if not attachment.handles:
                 attachment.detach()
-        self.attachments = {}
+        self.attachments, self.patches = {}, {}
         self.pipe = self.last = None
         self._prompt.clear()
 
@@ -112,6 +113,10 @@ class Handle:
 
     def __exit__(self, *_: object) -> None:
         self.disable()
+
+    def look(self) -> bool:
+        """Says whether weights or modules have changed since they were last looked at."""
+        return any([attachment.look() for attachment in self.attachments.values()])
 
     # ---- contexts ---------------------------------------------------------------------------------------------------
 
@@ -141,31 +146,35 @@ class Handle:
         *,
         blend: Terms | None = None,
         exact_statistics: bool | None = None,
+        store: Store | None = None,
+        patch: Patch | None = None,
     ) -> Iterator[None]:
         """Inside, calls compute the region's active positions only and take the rest from recordings.
 
         A pipeline's steps follow the policy, `sige.Temporal()` unless another is given: it makes its recordings by
-        itself, at every call of the pipeline; the VAE runs dense.
+        itself, at every call of the pipeline; the VAE runs dense. With a `store` it leaves them there for later edits,
+        or, where the policy is `sige.Stored`, reads those of an earlier edit; `handle.patches` is then what this edit
+        would change in the store.
 
         By hand, passes read `blend`, a list of (recording, weight) whose weights add up to 1; a model that is enabled
         without a pipeline reads the last recording unless a blend is given. With `exact_statistics=False` the
-        GroupNorm statistics stay as they were recorded, for comparison.
+        GroupNorm statistics stay as they were recorded, for comparison. A `patch` is filled with the new rows.
         """
         self._check_idle("edit")
         by_hand = blend is not None or (policy is None and self.pipe is None)
         if by_hand and policy is None:
-            with self._by_hand(region, blend, exact_statistics is not False):
+            with self._by_hand(region, blend, exact_statistics is not False, patch):
                 yield
             return
         for field, value in (("blend", blend), ("exact_statistics", exact_statistics)):
             if value is not None:
                 raise ConfigError(f"{field}: a policy brings its own: leave {field} out, or the policy")
 
-        with self._following(region, Temporal() if policy is None else policy):
+        with self._following(region, Temporal() if policy is None else policy, store):
             yield
 
     @contextmanager
-    def _by_hand(self, region: Any, blend: Terms | None, exact_statistics: bool) -> Iterator[None]:
+    def _by_hand(self, region: Any, blend: Terms | None, exact_statistics: bool, patch: Patch | None) -> Iterator[None]:
         if not isinstance(region, Region):
             raise RegionError(
                 f"edit: got {type(region).__name__}, expected a sige.Region: make one with sige.Region.from_mask(mask)"
@@ -175,18 +184,22 @@ class Handle:
                 raise RecordingError("edit: nothing was recorded yet: run a dense pass inside `with handle.record():`")
             blend = [(self.last, 1.0)]
         packing, read = Packing(region, exact_statistics, self._prompt), Blend.of(blend)
-        with self._claimed("edit", self.attachments, lambda call: packing.packed(call, read)):
+        with self._claimed("edit", self.attachments, lambda call: packing.packed(call, read, patch)):
             yield
 
     @contextmanager
-    def _following(self, region: Any, policy: Policy) -> Iterator[None]:
+    def _following(self, region: Any, policy: Policy, store: Store | None) -> Iterator[None]:
         """Inside, the denoiser's calls follow the policy; when the block ends, the policy's recordings are freed."""
         denoiser = self._denoiser(policy)
-        runner = Runner(policy, Packing(_region(region, policy), policy.exact_statistics, self._prompt), self.pipe)
+        if isinstance(policy, Stored) and store is None:
+            raise ConfigError("store: sige.Stored reads recordings of an earlier edit: pass the store that has them")
+        packing = Packing(_region(region, policy), policy.exact_statistics, self._prompt)
+        runner = Runner(policy, packing, self.pipe, store)
         with self._claimed("edit", denoiser, lambda call: self._run(runner, call)):
             self._prompt.clear()
             try:
                 yield
+                self.patches = runner.patches
             finally:
                 runner.free()
 
@@ -198,7 +211,7 @@ class Handle:
 
     def _denoiser(self, policy: Policy) -> dict[str, Attachment]:
         """The module whose calls are a pipeline's steps."""
-        if not isinstance(policy, Temporal | Lockstep):
+        if not isinstance(policy, Temporal | Lockstep | Stored):
             raise ConfigError(f"policy: got {policy!r}, expected sige.Temporal(...) or sige.Lockstep(...)")
         found = {name: one for name, one in self.attachments.items() if one.role == "denoiser"}
         if self.pipe is None or not found:

@@ -15,7 +15,7 @@ from sige.models.component import Component, sample_size, unpack
 from sige.packed.features import PackedPass
 from sige.packed.layout import Layout
 from sige.packed.prompt import PromptKeys
-from sige.recordings import Blend, ComponentRecording, Recording
+from sige.recordings import Blend, ComponentRecording, Patch, Recording
 from sige.region import Region
 
 __all__ = ["Call", "Packing", "Passes", "output_of", "record_pass"]
@@ -125,8 +125,11 @@ class Packing:
     _layouts: dict[torch.device, Layout] = field(default_factory=dict)
 
     @torch.no_grad()
-    def packed(self, call: Call, blend: Blend) -> Any:
-        """The recorded output with new values at the active positions, in the form of the model's own result."""
+    def packed(self, call: Call, blend: Blend, patch: Patch | None = None) -> Any:
+        """The recorded output with new values at the active positions, in the form of the model's own result.
+
+        A patch, if given, is filled with the new rows of every layer.
+        """
         component, sample, arguments = call.component, call.sample, call.arguments
         component.check(arguments)
         recorded = blend.component(component.name)
@@ -136,8 +139,11 @@ class Packing:
         output = recorded.output()
         layout = self._layouts.setdefault(sample.device, Layout(self.region, sample.device))
         if any(layout.index(sample_size(level)).numel() for level in (output, sample)):
-            packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call))
+            kept = None if patch is None else patch.rows
+            packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call), kept)
             unpack(output, component.packed(arguments, packed_pass), layout)
+        if patch is not None:
+            patch.output = output.detach().clone()
         return component.wrap(output, arguments)
 
     def _prompt_of(self, call: Call) -> PromptKeys:

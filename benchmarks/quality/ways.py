@@ -21,6 +21,7 @@ from sige.policies.schedule import GROWING
 
 __all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "default_way", "name_of", "policy_of", "select"]
 
+OneShot = sige.Temporal | sige.Lockstep  # policies of an edit without a session
 PLAIN = "plain"  # the preset that a name leaves out
 BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
     (5, 7, 9, 12),
@@ -80,7 +81,7 @@ class Crop:
 class Sparse:
     """SIGE with a policy."""
 
-    policy: sige.Policy = field(compare=False)
+    policy: OneShot = field(compare=False)
     name: str = field(init=False)  # tells every argument of the policy, so equal names are equal ways
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Sparse:
         return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=self.policy)
 
 
-def name_of(policy: sige.Policy) -> str:
+def name_of(policy: OneShot) -> str:
     """A name that tells every argument of the policy.
 
     >>> name_of(sige.Temporal("plain", dense_steps=7)), name_of(sige.Lockstep(exact_statistics=False))
@@ -117,7 +118,7 @@ def _steps(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
-def policy_of(name: str) -> sige.Policy | None:
+def policy_of(name: str) -> OneShot | None:
     """The policy that a name describes; None where the name is not that of a sparse way.
 
     >>> policy_of("temporal-0,1,4,10 linear d2").dense_steps

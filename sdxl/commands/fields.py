@@ -64,6 +64,10 @@ class Fields:
     forecast: str | None = None
     dilation: int | None = None
 
+    session: Path | None = None
+    undo: bool = False
+    budget: str | None = None
+
     config_path: Path = Path("configs")
     weight_path: Path = Path("pretrained")
     lora: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from sdxl.commands import rules
 from sdxl.commands.fields import STEPS, TURBO_STEPS
 from sdxl.commands.settings import Settings
 from sdxl.errors import InputError
+from sdxl.sessions.budget import BUDGET
 
 __all__ = ["parse"]
 
@@ -21,6 +22,7 @@ examples:
   python run.py --prompt "a horse" --init_img photo.png --mask_path mask.png --run_type sige --output_path horse.png
   python run.py --task sdedit --prompt "a castle" --init_img photo.png --edited_img sketch.png --run_type sige-turbo \\
                 --output_path castle.png
+  python run.py --prompt "a barn" --session desk --mask_path next.png --run_type sige --output_path barn.png
   python run.py --from_png horse.png --seed 7 --output_path horse7.png
   python run.py --mode profile_unet --init_img photo.png --mask_path mask.png --macs_only
 """
@@ -75,7 +77,16 @@ def _parser() -> _Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    for add in (_add_task, _add_pictures, _add_prompts, _add_sampling, _add_sparse, _add_weights, _add_sizes):
+    for add in (
+        _add_task,
+        _add_pictures,
+        _add_prompts,
+        _add_sampling,
+        _add_sparse,
+        _add_session,
+        _add_weights,
+        _add_sizes,
+    ):
         add(parser)
     _add_profile(parser)
     return parser
@@ -205,6 +216,14 @@ def _add_sparse(parser: _Parser) -> None:
     add("--schedule", help="the gaps between dense steps: growing (default), even")
     add("--forecast", help="of what the steps between read: none, linear, quadratic, rising (default)")
     add("--dilation", **WHOLE, help="positions to widen the edit by (default: 0; lockstep and profiles 1)")
+
+
+def _add_session(parser: _Parser) -> None:
+    text = "edit after edit of one picture with --run_type sige; each result becomes the session's picture"
+    add = parser.add_argument_group("sessions", text).add_argument
+    add("--session", **FOLDER, help="where the session is kept; a new one begins with --init_img")
+    add("--undo", **_switch("take back the last edit first: alone, or before an edit in its place"))
+    add("--budget", metavar="SIZE", help=f"the most that its recordings take, as 8GiB (default: {BUDGET})")
 
 
 def _add_weights(parser: _Parser) -> None:

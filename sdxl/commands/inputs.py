@@ -24,9 +24,13 @@ class Inputs:
     mask: Mask | None = None  # [H, W], 0 to 1
 
 
-def load_inputs(settings: Settings) -> Inputs:
-    """Reads the files, checks that they fit each other, and brings them to --H and --W, by default their own size."""
-    image = None if settings.init_img is None else load_image(settings.init_img)
+def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
+    """Reads the files, checks that they fit each other, and brings them to --H and --W, by default their own size.
+
+    A picture that is given stands in the place of the file that --init_img names.
+    """
+    if image is None and settings.init_img is not None:
+        image = load_image(settings.init_img)
     edited = None if settings.edited_img is None else load_image(settings.edited_img)
     mask = None if settings.mask_path is None else load_mask(settings.mask_path)
     if image is not None and edited is not None:

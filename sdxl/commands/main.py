@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sdxl.commands.flags import parse
 from sdxl.commands.rules import in_flags
 from sdxl.commands.settings import Settings
+from sdxl.errors import is_out_of_memory
 from sige.errors import SigeError
 
 __all__ = ["main"]
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SigeError as error:
         return _fail(in_flags(error))
     except Exception as error:
-        if settings is not None and _is_out_of_memory(error):
+        if settings is not None and is_out_of_memory(error):
             return _fail(_advice(settings))
         raise
     return 0
@@ -52,12 +53,6 @@ def _run(settings: Settings) -> str:
 def _fail(message: str) -> int:
     print("error:", " ".join(message.split()), file=sys.stderr)
     return MISTAKE
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Says whether the memory ran out; on the CPU torch has no type of its own for that error."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def _advice(settings: Settings) -> str:

@@ -15,6 +15,8 @@ from sdxl.pipelines.find import MODELS, TINY
 from sdxl.pipelines.schedulers import SCHEDULERS, default_scheduler
 from sige import policies
 from sige.dtypes import DTYPE_NAMES
+from sige.errors import ConfigError
+from sige.sizes import parse_bytes
 
 __all__ = ["NAMES", "check", "flag", "in_flags", "nearest", "unknown"]
 
@@ -57,6 +59,7 @@ NEEDED = {
 }
 TEMPORAL = ("preset", "dense_steps", "skipped_steps", "half_steps", "schedule", "forecast")
 POLICY = ("policy", *TEMPORAL, "dilation")
+SESSION = ("undo", "budget")
 PROFILE = ("json", "macs_only", "runs")
 SECOND_ENCODER = ("prompt_2", "negative_prompt_2")
 SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
@@ -103,6 +106,7 @@ def check(settings: Fields) -> None:
     _check_weights(settings)
     _check_sampling(settings)
     _check_policy(settings)
+    _check_session(settings)
 
 
 def _refuse(name: str, sentence: str) -> NoReturn:
@@ -173,7 +177,7 @@ def _check_task(settings: Fields) -> None:
         if getattr(settings, name) is not None and task not in tasks:
             _refuse(name, f" has no effect with --task {task}, only with {' and '.join(tasks)}: leave it out")
     for name in NEEDED[task]:
-        if getattr(settings, name) is None:
+        if getattr(settings, name) is None and not (name == "init_img" and settings.session is not None):
             _refuse(name, f" is missing: --task {task} needs it")
     if settings.sparse and task == "sdedit" and settings.init_img is None:
         _refuse("init_img", " is missing: a sparse sdedit recomputes where --edited_img differs from it")
@@ -239,6 +243,25 @@ def _check_policy(settings: Fields) -> None:
         if steps and (list(steps) != sorted(set(steps)) or steps[-1] >= settings.steps):
             listed = ",".join(map(str, steps))
             _refuse(field, f": got {listed}, expected steps in order, below --ddim_steps, {settings.steps}")
+
+
+def _check_session(settings: Fields) -> None:
+    if settings.session is None:
+        _refuse_all(settings, SESSION, "has no effect without --session: name the session's folder")
+        return
+    if not settings.sparse or settings.task != "inpainting":
+        _refuse("session", " is for sparse inpainting: add --run_type sige, and leave --task out")
+    if settings.refined:
+        _refuse("refined", " does not go with --session: a refiner would see pictures that the session does not keep")
+    if settings.policy == "lockstep":
+        _refuse("policy", " lockstep does not go with --session, whose recordings are the edit's own: leave it out")
+    if settings.dilation is not None:
+        _refuse("dilation", " does not go with --session, which widens each edit by itself: leave it out")
+    if settings.budget is not None:
+        try:
+            parse_bytes(settings.budget)
+        except ConfigError as error:
+            raise InputError(str(error), "budget") from error
 
 
 def _check_dense_steps(dense: int | tuple[int, ...] | None, steps: int) -> None:

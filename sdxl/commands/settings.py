@@ -13,7 +13,8 @@ from sdxl.errors import InputError
 
 __all__ = ["Settings"]
 
-UNSAVED = ("mode", "output_path", "json", "macs_only", "runs")  # settings that do not change the picture
+# Settings that do not change the picture, and a session, which has changed by the time the picture is written.
+UNSAVED = ("mode", "output_path", "json", "macs_only", "runs", "session", "undo", "budget")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdxl.commands.inputs import load_inputs
 from sdxl.commands.requests import make_request
 from sdxl.commands.rules import flag
+from sdxl.commands.sessions import edit_in_session, session_picture
 from sdxl.commands.settings import Settings
 from sdxl.commands.weights import choose_weights, place
 from sdxl.errors import InputError
@@ -36,7 +37,8 @@ def run(settings: Settings) -> str:
     assert output is not None  # Settings checks this
     check_png_output(output)
     _check_extras(settings)
-    request = make_request(settings, load_inputs(settings))
+    image = None if settings.session is None else session_picture(settings)
+    request = make_request(settings, load_inputs(settings, image))
     if request.is_empty:
         assert request.image is not None
         save_png(request.image, output, settings.to_dict())
@@ -50,9 +52,12 @@ def run(settings: Settings) -> str:
         task = "img2img" if settings.task == "text2img" else settings.task
         refiner = _load(replace(settings, lora=(), textual_inversion=()), chosen.refiner, task)
     loaded = perf_counter()
-    from sdxl.edits.run import run as run_request
+    if settings.session is not None:
+        result = edit_in_session(pipe, request, settings)
+    else:
+        from sdxl.edits.run import run as run_request
 
-    result = run_request(pipe, _sized(request, settings, pipe), refiner=refiner)
+        result = run_request(pipe, _sized(request, settings, pipe), refiner=refiner)
     save_png(result.image, output, settings.to_dict())
     return f"wrote {output}: {_summary(result, settings)}; loaded in {loaded - began:.1f} s"
 

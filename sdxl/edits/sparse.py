@@ -57,6 +57,7 @@ class Engine:
         pipe: Any,
         original: Tensor | None = None,  # [1, C, h, w], scaled latents
         start: Tensor | None = None,  # [1, C, h, w]: what the pipeline adds noise to
+        store: sige.Store | None = None,
     ) -> AbstractContextManager[None]:
         """Inside, the pipeline's steps follow the policy; without a policy all run dense."""
         policy = self.policy
@@ -65,7 +66,7 @@ class Engine:
         policy = replace(policy, dilation=None)  # the region is dilated already
         if isinstance(policy, sige.Lockstep):
             policy = replace(policy, original=original, start=start)
-        return self._handles[id(pipe)].edit(self.region, policy)
+        return self._handles[id(pipe)].edit(self.region, policy, store=store)
 
     def recording(self, pipe: Any) -> AbstractContextManager[sige.Recording]:
         """Inside, calls of the VAE run dense and are recorded."""

@@ -55,6 +55,7 @@ class EditWork:
     passes: PassesByComponent
     dense_passes: Mapping[str, int]  # by component, of the dense edit
     dense_size: Size | None = None  # of the dense edit's picture, where it differs
+    decode_region: sige.Region | None = None  # of the decoder, where it differs
 
     @cached_property
     def macs(self) -> int:
@@ -62,9 +63,10 @@ class EditWork:
         total = 0
         for name, passes in self.passes.items():
             counts, part = self._counts(name)
+            region = self.decode_region or self.region if part == "vae.decoder" else self.region
             total += passes.dense * counts.dense(part, self.size)
             if passes.packed:
-                packed = counts.packed(part, self.size, self.region)
+                packed = counts.packed(part, self.size, region)
                 total += passes.packed * packed + counts.prompt(part, self.size)
             if passes.half:
                 packed = counts.packed(part, self.size, self.region) + counts.prompt(part, self.size)

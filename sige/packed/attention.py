@@ -59,6 +59,8 @@ class SelfAttention:
     ) -> Tensor:  # [B, N, C]
         layers = self.layers
         query, key, value = (layers.split(linear(rows, layer)) for layer in (layers.query, layers.key, layers.value))
+        for name, new in ((self.key_name, key), (self.value_name, value)):
+            packed_pass.keep(name, new.flatten(2))
         if query.shape[1] == 0:
             return residual
         in_place = packed_pass.recorded.is_one  # then the op reads the recorded rows in place and skips active ones

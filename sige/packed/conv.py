@@ -41,6 +41,8 @@ class PackedConv:
         geometry = self.geometry
         if upsample_size is not None and upsample_size != geometry.upsampled_size(*x.size):
             geometry = Geometry.upsample_conv3x3(upsample_size)
+        if self.norm is None:
+            packed_pass.keep(self.key, x.rows)
         index, halo = packed_pass.layout.gather(geometry, x.size)
         scale, shift = self.norm.affine(x, packed_pass) if self.norm else (None, None)
         rows = sparse_conv2d(

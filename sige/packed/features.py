@@ -30,3 +30,9 @@ class PackedPass:
     recorded: BlendedComponent
     exact_statistics: bool = True
     prompt: PromptKeys = field(default_factory=PromptKeys)
+    kept: dict[str, Tensor] | None = None  # where given: filled with the new rows [B, N, C] by their recording's key
+
+    def keep(self, key: str, rows: Tensor) -> None:  # [B, N, C]
+        """Keeps new rows, for a caller that asked for them: they replace the recorded ones in a `Patch`."""
+        if self.kept is not None:
+            self.kept[key] = rows

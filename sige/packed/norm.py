@@ -23,6 +23,7 @@ class PackedGroupNorm:
     def affine(self, x: Features, packed_pass: PackedPass) -> tuple[Tensor, Tensor]:  # fp32 [B, C] each
         """Scale and shift for the rows of x, which the caller applies; the recorded ones without `exact_statistics`."""
         recorded = packed_pass.recorded
+        packed_pass.keep(self.key, x.rows)
         if packed_pass.exact_statistics:
             return updated_affine(recorded, self.key, self.norm, packed_pass.layout.index(x.size), x.rows)
         return _affine_of(blended_sums(recorded, self.key), recorded, self.key, self.norm)

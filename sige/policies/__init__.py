@@ -7,9 +7,10 @@ A policy is a configuration that makes a plan of steps (`temporal.py`, `lockstep
 from sige.policies.lockstep import Lockstep
 from sige.policies.presets import PRESETS
 from sige.policies.schedule import FORECASTS, SCHEDULES
+from sige.policies.stored import Stored
 from sige.policies.temporal import Temporal
 
-__all__ = ["FORECASTS", "POLICIES", "PRESETS", "SCHEDULES", "Lockstep", "Policy", "Temporal"]
+__all__ = ["FORECASTS", "POLICIES", "PRESETS", "SCHEDULES", "Lockstep", "Policy", "Stored", "Temporal"]
 
-Policy = Temporal | Lockstep
+Policy = Temporal | Lockstep | Stored
 POLICIES: dict[str, type[Policy]] = {"temporal": Temporal, "lockstep": Lockstep}

@@ -37,6 +37,7 @@ class Step:
 
     positions: Positions = ALL
     reads: Terms = ()  # steps that were recorded
+    stored: Terms = ()  # steps that a store keeps from an earlier edit
     outputs: Terms = ()  # steps whose output a skipped step continues
     half: bool = False
     records_original: bool = False  # first the original, noised as the edit is, runs dense and is recorded
@@ -96,8 +97,9 @@ class Plan:
     def _words(self, index: int) -> str:
         step = self.steps[index]
         words = CODES[step.code]
-        if step.reads:
-            words += (", the other half packed on " if step.half else " on ") + _sum(step.reads)
+        if step.reads or step.stored:
+            read = [_sum(step.stored, "stored "), _sum(step.reads)]
+            words += (", the other half packed on " if step.half else " on ") + ", ".join(filter(None, read))
         if step.outputs:
             words += ", from outputs of " + _sum(step.outputs)
         if step.records_original:
@@ -120,10 +122,10 @@ class Plan:
         return any(computed == other for step in self.steps[first:] for other, _ in step.outputs)
 
 
-def _sum(terms: Terms) -> str:
+def _sum(terms: Terms, name: str = "") -> str:
     """Steps with their weights in words.
 
-    >>> _sum(((1, -0.25), (5, 1.25))), _sum(((5, 1.0),))
-    ('-0.25 x 1, 1.25 x 5', '5')
+    >>> _sum(((1, -0.25), (5, 1.25))), _sum(((5, 1.0),), "stored ")
+    ('-0.25 x 1, 1.25 x 5', 'stored 5')
     """
-    return ", ".join(f"{step}" if weight == 1 else f"{weight:.3g} x {step}" for step, weight in terms)
+    return ", ".join(f"{name}{step}" if weight == 1 else f"{weight:.3g} x {name}{step}" for step, weight in terms)

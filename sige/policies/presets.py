@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "SHORTEST", "Preset"]
+__all__ = ["PRESETS", "SHORTEST", "Preset", "fill"]
 
 SHORTEST = 20  # steps: a shorter call changes too much from step to step to leave one out
 
@@ -45,13 +45,7 @@ class Preset:
         >>> PRESETS["balanced"].skipped(30, (0, 1, 4, 8, 13, 18, 24))
         (5, 7, 9, 10, 12, 14, 15, 17, 19, 20, 22, 23, 25, 26, 28, 29)
         """
-        if count < SHORTEST:
-            return ()
-        found = []
-        for begin, end in zip(dense, [*dense[1:], count], strict=True):
-            fill = [codes for share, codes in self.fills if begin >= share * count][-1]
-            found += [step for step in range(begin + 1, end) if fill[(step - begin - 1) % len(fill)] == "s"]
-        return tuple(found)
+        return fill(dense, count, self.fills) if count >= SHORTEST else ()
 
     def halved(self, count: int, dense: Sequence[int]) -> tuple[int, ...]:
         """The dense steps that run half.
@@ -60,6 +54,19 @@ class Preset:
         (0, 4, 13, 24)
         """
         return tuple(dense[:: self.half]) if self.half and count >= SHORTEST else ()
+
+
+def fill(anchors: Sequence[int], count: int, fills: Fills) -> tuple[int, ...]:
+    """The steps that are skipped: after each anchor the codes of its share of the call repeat until the next.
+
+    >>> fill((0, 1, 6), 10, ((0.0, "p"), (0.5, "ssp")))
+    (7, 8)
+    """
+    found = []
+    for begin, end in zip(anchors, [*anchors[1:], count], strict=True):
+        codes = [codes for share, codes in fills if begin >= share * count][-1]
+        found += [step for step in range(begin + 1, end) if codes[(step - begin - 1) % len(codes)] == "s"]
+    return tuple(found)
 
 
 EARLY, SOON = 0.09, 0.25  # shares of the call: before the third dense step of 30, before the fourth

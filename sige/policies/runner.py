@@ -17,12 +17,12 @@ from sige.errors import ConfigError
 from sige.models.component import sample_size
 from sige.packed.prompt import PromptKeys
 from sige.passes import Call, Packing, Passes, output_of, record_pass
-from sige.policies import Lockstep, Policy
+from sige.policies import Lockstep, Policy, Stored
 from sige.policies.original import Original
-from sige.policies.plan import ACTIVE, NONE, Plan, Step
+from sige.policies.plan import ACTIVE, ALL, NONE, Plan, Step
 from sige.policies.schedulers import why_not_skipped
 from sige.policies.steps import Steps
-from sige.recordings import Blend, Recording, half_of, joined, mixed
+from sige.recordings import Blend, Patch, Recording, Store, half_of, joined, mixed
 
 __all__ = ["Runner"]
 
@@ -32,14 +32,17 @@ logger = logging.getLogger(__name__)
 class Runner:
     """The state of one edit: the current plan, its recordings, and how many passes ran."""
 
-    def __init__(self, policy: Policy, packing: Packing, pipe: Any) -> None:
+    def __init__(self, policy: Policy, packing: Packing, pipe: Any, store: Store | None = None) -> None:
         self.policy = policy
         self.packing = packing
+        self.store = store  # of a session: this edit leaves its recordings there, or reads those of an earlier one
+        self.patches: dict[int, Patch] = {}  # by the stored step: what this edit would change in the store
         self.steps = Steps(pipe)
         self.passes = Passes()  # of the last call of the pipeline
         self._plan = Plan(())
         self._recordings: dict[int, Recording] = {}  # by the step that was recorded
         self._outputs: dict[int, Tensor] = {}  # by the step that was computed: [B, C_out, h, w]
+        self._reads_store = isinstance(policy, Stored)
         self._without: Packing | None = None  # for the half of the batch that does not see the prompt
         self._warned = ""
         self._batch: torch.Size | None = None  # shape of the last sample
@@ -67,6 +70,7 @@ class Runner:
 
     def _begin(self, call: Call) -> None:
         self.free()
+        self.patches.clear()
         self.passes = Passes()
         self._plan = self._make_plan(call, 0)
         if self._original is not None:
@@ -91,7 +95,9 @@ class Runner:
             self._recordings[index] = Recording()
             record_pass(self._original.at(call, self.steps.scheduler), self._recordings[index])
             self.passes.dense += 1
+        self._hold(index, call)
         result = self._answer(step, index, call)
+        self._leave(step, index, call)
         if self._plan.is_continued(index, index + 1):
             self._outputs[index] = output_of(result).detach().clone()
         return result
@@ -101,8 +107,8 @@ class Runner:
             return self._continue(step, call)
         if step.positions == ACTIVE:
             self.passes.packed += 1
-            return self.packing.packed(call, Blend.of((self._recordings[at], weight) for at, weight in step.reads))
-        is_read = self._plan.is_read(index, index + 1)
+            return self.packing.packed(call, Blend.of(self._terms(step, call)), self._patch_at(index))
+        is_read = self._plan.is_read(index, index + 1) or self._is_left(index)
         if step.half:
             return self._half(step, index, call, is_read)
         self.passes.dense += 1
@@ -110,6 +116,11 @@ class Runner:
             return call.dense()
         self._recordings[index] = Recording()
         return record_pass(call, self._recordings[index])
+
+    def _terms(self, step: Step, call: Call) -> list[tuple[Recording, float]]:
+        """The recordings that a packed step reads, with their weights: this edit's own, and the store's."""
+        own = [(self._recordings[at], weight) for at, weight in step.reads]
+        return own + [(self._stored(at, call), weight) for at, weight in step.stored]
 
     def _continue(self, step: Step, call: Call) -> Any:
         """The output of a skipped step: earlier ones continued; the weights add up to 1, guidance included."""
@@ -122,14 +133,15 @@ class Runner:
     def _half(self, step: Step, index: int, call: Call, is_read: bool) -> Any:
         """Runs the half with the prompt dense, and the half without packed.
 
-        That half reads its own last recording and how the half with the prompt has changed since: old + new - old'.
-        Without an earlier recording it reads that of the half with the prompt.
+        That half reads what the store has for it. Without a store it reads its own last recording and how the half
+        with the prompt has changed since, old + new - old'; without an earlier recording, that of the other half.
         """
         self.passes.half += 1
         call.passes.half += 1
         name, new = call.component.name, Recording()
         with_prompt = output_of(record_pass(call.half(second=True), new))
-        terms = [(new, 1.0)]
+        terms = [(half_of(self._stored(at, call), name, second=False), weight) for at, weight in step.stored]
+        terms = terms or [(new, 1.0)]
         for at, _ in step.reads:
             old = self._recordings[at]
             terms += [(half_of(old, name, second=False), 1.0), (half_of(old, name, second=True), -1.0)]
@@ -140,6 +152,44 @@ class Runner:
         if is_read:
             self._recordings[index] = Recording({name: joined(forecast, new.components[name], name)})
         return call.component.wrap(torch.cat([without, with_prompt]), call.arguments)
+
+    # ---- the store --------------------------------------------------------------------------------------------------
+
+    def _stored(self, step: int, call: Call) -> Recording:
+        assert self.store is not None
+        return self.store.get(call.component.name, step)
+
+    def _hold(self, index: int, call: Call) -> None:
+        """Tells the store what this step reads, and what the next that reads anything will."""
+        if self.store is None or not self._reads_store:
+            return
+        now = self._plan[index].stored
+        later = next((step.stored for step in self._plan.steps[index + 1 :] if step.stored), ())
+        self.store.hold({(call.component.name, at) for at, _ in (*now, *later)})
+
+    def _is_left(self, index: int) -> bool:
+        """Says whether the recording of this step goes into the store, or changes what the store has."""
+        if self.store is None:
+            return False
+        return not isinstance(self.policy, Stored) or index in self.policy.steps
+
+    def _patch_at(self, index: int) -> Patch | None:
+        """The patch that a packed step fills, where the store keeps the step."""
+        if not (self._reads_store and self._is_left(index)):
+            return None
+        self.patches[index] = Patch(self.packing.region)
+        return self.patches[index]
+
+    def _leave(self, step: Step, index: int, call: Call) -> None:
+        """Puts a recording of this step into the store; in an edit on the store, keeps what it would change there."""
+        if self.store is None or step.positions != ALL or not self._is_left(index):
+            return
+        name = call.component.name
+        part = self._recordings[index].components[name]
+        if self._reads_store:
+            self.patches[index] = Patch.of(part, self.packing.region, name)
+        else:
+            self.store.put(name, index, part)
 
     # ---- what is kept -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,22 @@
 
 from sige.recordings.blend import Blend, BlendedComponent
 from sige.recordings.mix import half_of, joined, mixed
+from sige.recordings.patch import Patch
 from sige.recordings.probe import Probe
 from sige.recordings.recording import ComponentRecording, Recording
+from sige.recordings.shelves import FolderShelf
+from sige.recordings.store import Store
 
-__all__ = ["Blend", "BlendedComponent", "ComponentRecording", "Probe", "Recording", "half_of", "joined", "mixed"]
+__all__ = [
+    "Blend",
+    "BlendedComponent",
+    "ComponentRecording",
+    "FolderShelf",
+    "Patch",
+    "Probe",
+    "Recording",
+    "Store",
+    "half_of",
+    "joined",
+    "mixed",
+]

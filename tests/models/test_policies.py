@@ -136,9 +136,9 @@ def spy_on_packed(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     seen: list[list[float]] = []
     packed = Packing.packed
 
-    def spy(self: Any, call: Call, blend: Any) -> Any:
+    def spy(self: Any, call: Call, blend: Any, patch: Any = None) -> Any:
         seen.append([round(weight, 6) for _, weight in blend.terms])
-        return packed(self, call, blend)
+        return packed(self, call, blend, patch)
 
     monkeypatch.setattr(Packing, "packed", spy)
     return seen
