@@ -21,7 +21,18 @@ from sdxl.scenes.draw import draw, thing_mask
 from sdxl.scenes.numbered import HELD_OUT, scene_at
 from sdxl.scenes.scene import COLOURS, PLACES, THINGS, Scene, caption
 
-__all__ = ["ASKS", "CLASSES", "SETS", "TEN_PERCENT", "Edit", "digest", "held_out_edits", "second_edits"]
+__all__ = [
+    "ASKS",
+    "CLASSES",
+    "SETS",
+    "TEN_PERCENT",
+    "Edit",
+    "another_mask",
+    "another_prompt",
+    "digest",
+    "held_out_edits",
+    "second_edits",
+]
 
 CLASSES = {"2-8 %": (0.02, 0.08), "8-20 %": (0.08, 0.20), "20-40 %": (0.20, 0.40)}  # shares: from, up to
 TEN_PERCENT = (0.07, 0.13)  # what "at a 10 % mask" is a median over
@@ -32,6 +43,7 @@ CONTRADICTS = "another world"  # what half of set B asks for
 _SHARES = ((0.0, 0.28, 0.56, 1.0), (0.02, 0.07, 0.13, 0.40))
 _PLACE_X = (0.2, 0.5, 0.8)  # where a scene's places are
 _SECOND = 600  # number of the first edit of set B
+_LATER = 5  # seed of a session's later masks and prompts
 _SEED, _OTHERS = 9, 10_000  # seed of masks and prompts; the first held-out scene that prompts ask for
 
 
@@ -107,6 +119,25 @@ def _make(number: int, quantile: float, side: int, asks: str) -> Edit:
     share = float(np.exp(np.interp(quantile, _SHARES[0], np.log(_SHARES[1]))))
     mask = draw_mask(shape, share, centre, side, rng)
     return Edit(number, scene, draw(scene, side), mask, shape, asks, caption(wanted, rng))
+
+
+def another_prompt(edit: Edit) -> str:
+    """A prompt for another thing in the edit's picture, always the same."""
+    rng = np.random.default_rng([_LATER, edit.number])
+    return caption(_with_another_thing(edit.scene, rng), rng)
+
+
+def another_mask(edit: Edit, number: int) -> tuple[Mask, str]:  # [side, side]
+    """A mask beside that of the edit and a prompt for it; other numbers give others. For later edits of a session."""
+    rng = np.random.default_rng([_LATER, edit.number, number])
+    side = edit.image.width
+    _, x = np.nonzero(edit.mask)
+    across = 0.25 if number % 2 == (0 if x.mean() > side / 2 else 1) else 0.75
+    centre = across * side, float(rng.uniform(0.4, 0.7)) * side
+    shape = tuple(SHAPES)[(edit.number + 1 + number) % len(SHAPES)]
+    mask = draw_mask(shape, float(np.clip(edit.share, 0.04, 0.2)), centre, side, rng)
+    wanted = _another_scene(edit.scene, across, edit.number % 1000 + 100 * (number % 50))
+    return mask, caption(wanted, rng)
 
 
 def _with_another_thing(scene: Scene, rng: np.random.Generator) -> Scene:

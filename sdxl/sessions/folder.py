@@ -54,14 +54,16 @@ class SessionFolder:
             entries = self._index()["entries"]
             return [open_picture(self.path / f"{entry['state']}.png") for entry in entries]
 
-    def open(self, device: torch.device, budget: int | str | None) -> tuple[Book | None, sige.Store]:
+    def open(
+        self, device: torch.device, budget: int | str | None, code: str = "auto"
+    ) -> tuple[Book | None, sige.Store]:
         """The book and the store; no book where the folder is new."""
         if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"session: {self.path} is not empty and holds no session: name another folder", "session")
         recordings = self.path / "recordings"
         recordings.mkdir(parents=True, exist_ok=True)
         if not self.exists:
-            return None, sige.Store(budget, shelf=FolderShelf(recordings, device))
+            return None, sige.Store(budget, code, FolderShelf(recordings, device))
         with self._explained():
             index = self._index()
             shelf = FolderShelf(recordings, device, index["recordings"])

@@ -60,12 +60,13 @@ class Session:
         *,
         folder: Path | str | None = None,
         budget: int | str | None = BUDGET,
+        code: str = "auto",  # of the recordings: exact, 16 bit, 8 bit, or what the budget allows
         policy: sige.Temporal | None = None,  # of the first edit
     ) -> None:
         self.pipe = pipe
         self.policy = policy
         self._folder = None if folder is None else SessionFolder(folder)
-        book, self.store = (None, sige.Store(budget)) if self._folder is None else self._opened(budget)
+        book, self.store = (None, sige.Store(budget, code)) if self._folder is None else self._opened(budget, code)
         self._book = book or Book(State(_first(image)))
         if book is not None and image is not None:
             self._check_picture(image)
@@ -213,9 +214,9 @@ class Session:
 
     # ---- the folder -------------------------------------------------------------------------------------------------
 
-    def _opened(self, budget: int | str | None) -> tuple[Book | None, sige.Store]:
+    def _opened(self, budget: int | str | None, code: str) -> tuple[Book | None, sige.Store]:
         assert self._folder is not None
-        return self._folder.open(self.pipe.unet.device, budget)
+        return self._folder.open(self.pipe.unet.device, budget, code)
 
     def _save(self) -> None:
         if self._folder is not None:
