@@ -12,13 +12,14 @@ from torch import Tensor
 
 from sige.errors import RegionError
 from sige.models.component import Component, sample_size, unpack
+from sige.ops import group_stats
 from sige.packed.features import PackedPass
 from sige.packed.layout import Layout
 from sige.packed.prompt import PromptKeys
 from sige.recordings import Blend, ComponentRecording, Patch, Recording
 from sige.region import Region
 
-__all__ = ["Call", "Packing", "Passes", "output_of", "record_pass"]
+__all__ = ["Call", "Packing", "Passes", "output_of", "record_outer", "record_pass"]
 
 
 @dataclass
@@ -29,11 +30,12 @@ class Passes:
     packed: int = 0
     half: int = 0  # dense for the prompt's half of the batch, packed for the other
     skipped: int = 0  # calls that no pass answered
+    outer: int = 0  # dense without the deepest level
 
     @property
     def calls(self) -> int:
         """The number of calls that were answered."""
-        return self.dense + self.packed + self.half + self.skipped
+        return self.dense + self.packed + self.half + self.skipped + self.outer
 
     def describe(self) -> str:
         """The numbers in words.
@@ -41,7 +43,8 @@ class Passes:
         >>> Passes(dense=7, packed=7, skipped=16).describe()
         '7 dense, 7 packed, 16 skipped'
         """
-        kinds = {"dense": self.dense, "half dense": self.half, "packed": self.packed, "skipped": self.skipped}
+        kinds = {"dense": self.dense, "half dense": self.half, "outer levels": self.outer}
+        kinds |= {"packed": self.packed, "skipped": self.skipped}
         return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
 
     def __sub__(self, other: Passes) -> Passes:
@@ -112,6 +115,20 @@ def record_pass(call: Call, recording: Recording) -> Any:
     part.input = torch.empty_like(sample, device="meta")
     part.output = output.detach().clone()
     recording.components[component.name] = part
+    return result
+
+
+def record_outer(call: Call, recording: Recording, forecast: Blend) -> Any:
+    """Runs the model's own forward without its deepest level, whose features and recording are the forecast's."""
+    component = call.component
+    blend = forecast.component(component.name)
+    with component.without_deepest(blend, call.sample):
+        result = record_pass(call, recording)
+    part = recording.components[component.name]
+    for key in blend.keys - part.rows.keys():
+        part.rows[key] = blend.rows(key)
+        if (groups := blend.groups(key)) is not None:
+            part.stats[key] = group_stats(part.rows[key], groups)
     return result
 
 

@@ -93,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--weights", metavar="FILE", help="a checkpoint (default: the embedded base); tiny for random weights")
     add("--edits", type=_count, default=50, help="how many edits, from 2 to 40 %% of the picture")
-    add("--set", choices=list(SETS), default="A", help="A, or B, on which no default was chosen")
+    add(
+        "--set",
+        choices=list(SETS),
+        default="A",
+        help="A; B, on which no default was chosen; sdedit: pictures painted over",
+    )
     add("--side", type=_count, default=256, help="of the pictures, in pixels: a multiple of 8")
     add("--steps", type=_count, default=30, help="of an edit")
     add("--scheduler", choices=list(SCHEDULERS), default="ddim", help="by its name on the command line of run.py")

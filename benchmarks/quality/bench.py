@@ -56,7 +56,8 @@ class Bench:
         from sdxl.checkpoint.load import load
 
         parts = load(self.weights, dtype=torch.float32, progress=False)
-        pipe = make_pipeline(parts, "inpainting", self.settings.scheduler)
+        task = "inpainting" if self.edits[0].edited is None else "sdedit"
+        pipe = make_pipeline(parts, task, self.settings.scheduler)
         pipe.set_progress_bar_config(disable=True)
         for model in (pipe.unet, pipe.vae):
             model.to(memory_format=torch.channels_last)

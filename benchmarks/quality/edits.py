@@ -43,6 +43,8 @@ CONTRADICTS = "another world"  # what half of set B asks for
 _SHARES = ((0.0, 0.28, 0.56, 1.0), (0.02, 0.07, 0.13, 0.40))
 _PLACE_X = (0.2, 0.5, 0.8)  # where a scene's places are
 _SECOND = 600  # number of the first edit of set B
+_PAINTED = 1200  # number of the first SDEdit
+_STROKE = 16  # pixels that a rough stroke is wide
 _LATER = 5  # seed of a session's later masks and prompts
 _SEED, _OTHERS = 9, 10_000  # seed of masks and prompts; the first held-out scene that prompts ask for
 
@@ -58,6 +60,7 @@ class Edit:
     shape: str  # one of SHAPES
     asks: str  # one of ASKS, or CONTRADICTS
     prompt: str
+    edited: Image.Image | None = None  # the picture, painted over inside the mask: then the edit is an SDEdit
 
     @property
     def share(self) -> float:
@@ -89,7 +92,12 @@ def second_edits(count: int = 50, side: int = 256) -> list[Edit]:
     ]
 
 
-SETS: dict[str, Callable[[int, int], list[Edit]]] = {"A": held_out_edits, "B": second_edits}
+def painted_edits(count: int = 50, side: int = 256) -> list[Edit]:
+    """SDEdits, always the same: inside the mask what the prompt asks for, painted in rough strokes."""
+    return [_make(_PAINTED + k, (k + 0.5) / count, side, _asks(k), painted=True) for k in range(count)]
+
+
+SETS: dict[str, Callable[[int, int], list[Edit]]] = {"A": held_out_edits, "B": second_edits, "sdedit": painted_edits}
 
 
 def _asks(number: int) -> str:
@@ -100,12 +108,13 @@ def digest(edits: Sequence[Edit]) -> str:
     """A digest of all pictures, masks and prompts."""
     content = hashlib.sha256()
     for edit in edits:
-        for part in (edit.image.tobytes(), edit.mask.tobytes(), edit.prompt.encode()):
+        edited = () if edit.edited is None else (edit.edited.tobytes(),)
+        for part in (edit.image.tobytes(), edit.mask.tobytes(), edit.prompt.encode(), *edited):
             content.update(hashlib.sha256(part).digest())
     return content.hexdigest()[:16]
 
 
-def _make(number: int, quantile: float, side: int, asks: str) -> Edit:
+def _make(number: int, quantile: float, side: int, asks: str, painted: bool = False) -> Edit:
     rng = np.random.default_rng([_SEED, number])
     scene = scene_at(HELD_OUT + number)
     shape = tuple(SHAPES)[number % len(SHAPES)]
@@ -118,7 +127,16 @@ def _make(number: int, quantile: float, side: int, asks: str) -> Edit:
         centre, wanted = (across * side, down * side), find(scene, across, number)
     share = float(np.exp(np.interp(quantile, _SHARES[0], np.log(_SHARES[1]))))
     mask = draw_mask(shape, share, centre, side, rng)
-    return Edit(number, scene, draw(scene, side), mask, shape, asks, caption(wanted, rng))
+    image = draw(scene, side)
+    edited = _painted_over(image, draw(wanted, side), mask) if painted else None
+    return Edit(number, scene, image, mask, shape, asks, caption(wanted, rng), edited)
+
+
+def _painted_over(image: Image.Image, wanted: Image.Image, mask: Mask) -> Image.Image:  # [side, side]
+    """The image, inside the mask the wanted picture in rough strokes."""
+    few = wanted.resize([side // _STROKE for side in wanted.size], Image.Resampling.BOX)
+    rough = np.asarray(few.resize(wanted.size, Image.Resampling.NEAREST))
+    return Image.fromarray(np.where(mask[:, :, None], rough, np.asarray(image)))
 
 
 def another_prompt(edit: Edit) -> str:

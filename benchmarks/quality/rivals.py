@@ -3,6 +3,8 @@
 dense 15 steps        the same scheduler with fewer steps
 outputs 9 rising      9 steps dense; between them the model's output is a forecast from those of the dense steps
 dense, skips of fast  the skipped steps of a preset, all others dense
+depth cached 3        every third step dense; the others keep the deepest level's output of the last one (DeepCache's
+                      rule; it keeps more levels in its fastest settings)
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from typing import Any
 
 import sige
 from benchmarks.quality.edits import Edit
-from sdxl.edits.edit import edit as run_edit
+from benchmarks.quality.painting import paint
 from sdxl.edits.result import Result
 from sdxl.edits.sampling import Sampling
 from sige.policies.plan import NONE, Plan, Step
 from sige.policies.schedule import forecast_terms
 
-__all__ = ["DenseSkips", "FewerSteps", "OutputForecast", "rivals"]
+__all__ = ["DenseSkips", "DepthCached", "FewerSteps", "OutputForecast", "rivals"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class FewerSteps:
         return f"dense {self.steps} steps"
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
-        result = run_edit(pipe, edit.image, mask=edit.mask, sampling=replace(sampling, steps=self.steps))
+        result = paint(pipe, edit, sampling=replace(sampling, steps=self.steps))
         counted = result.counted
-        return replace(result, counted=replace(counted, dense_passes={**counted.dense_passes, "unet": sampling.steps}))
+        task = "inpainting" if edit.edited is None else "sdedit"
+        taken = int(sampling.steps * sampling.strength_of(task))
+        return replace(result, counted=replace(counted, dense_passes={**counted.dense_passes, "unet": taken}))
 
 
 class _OutputForecast(sige.Temporal):
@@ -71,7 +75,7 @@ class OutputForecast:
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
         policy = _OutputForecast(dense_steps=self.dense, forecast=self.forecast)
-        return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=policy)
+        return paint(pipe, edit, sampling=sampling, policy=policy)
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,45 @@ class DenseSkips:
         return f"dense, skips of {self.preset}"
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
-        return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=_DenseSkips(self.preset))
+        return paint(pipe, edit, sampling=sampling, policy=_DenseSkips(self.preset))
+
+
+class _DepthCached(sige.Temporal):
+    """Dense steps at equal distances; between them the outer levels, on the last dense step's deepest level."""
+
+    def plan(self, count: int, active: float, first: int = 0, skips: bool = True, halves: bool = True) -> Plan:
+        dense = self.dense_of(count)
+        return Plan(
+            tuple(
+                Step() if step in dense else Step(reads=((max(one for one in dense if one < step), 1.0),), outer=True)
+                for step in range(count)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class DepthCached:
+    """Depth caching at an interval, without sparsity."""
+
+    interval: int
+
+    @property
+    def name(self) -> str:
+        return f"depth cached {self.interval}"
+
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        steps = tuple(range(0, sampling.steps, self.interval))
+        return paint(pipe, edit, sampling=sampling, policy=_DepthCached(dense_steps=steps))
 
 
 FORECASTS = ("none", "linear", "rising", "quadratic")
 
 
-def rivals() -> list[FewerSteps | OutputForecast | DenseSkips]:
+def rivals() -> list[FewerSteps | OutputForecast | DenseSkips | DepthCached]:
     """Every row of a rival without sparsity."""
     return [
         *(FewerSteps(steps) for steps in (20, 15, 10)),
         *(OutputForecast(dense, forecast) for dense in (6, 7, 9, 11, 13, 15) for forecast in FORECASTS),
         *(DenseSkips(preset) for preset in ("balanced", "fast")),
+        *(DepthCached(interval) for interval in (2, 3, 5)),
     ]

@@ -5,7 +5,8 @@
 Each picture gets a first edit, and then:
   same mask, other prompt   the first edit is not accepted; the same mask with a prompt for another thing
   same mask, other seed     the same mask and prompt with other noise
-  other mask                the first edit is accepted; a mask elsewhere with another prompt
+  other mask                the first edit is accepted; a mask elsewhere with another prompt: a first edit again, with
+                            the VAE packed
   in a row                  twenty edits, each accepted; only the last is scored
 
 PSNR is inside the mask. MACs are a share of the dense edit's. `SDXL` is how many times less work the edit takes than a
@@ -33,11 +34,12 @@ from benchmarks.quality.bench import MOST, Bench, settings_of
 from benchmarks.quality.edits import SETS, Edit, another_mask, another_prompt
 from benchmarks.quality.metrics import Mask, psnr
 from sdxl.checkpoint.embedded import embedded_weights
-from sdxl.edits.result import Result
 from sdxl.edits.sampling import Sampling
 from sdxl.edits.work import EditWork, PipelineShape
 from sdxl.sessions.session import Session
 from sige.passes import Passes
+from sige.policies import PRESETS
+from sige.policies.stored import DILATION
 from sige.profiling import build
 from sige.sizes import parse_bytes
 
@@ -54,7 +56,6 @@ class Score:
     seconds: float
     dense_seconds: float
     passes: dict[str, Any]
-    elsewhere: bool
     equal_outside: bool  # every pixel outside every mask is the first picture's
 
 
@@ -113,7 +114,6 @@ def score(session: Session, edit: Edit, mask: Mask, sampling: Sampling, painted:
         seconds=result.seconds,
         dense_seconds=dense.seconds,
         passes=vars(passes).copy(),
-        elsewhere=passes.dense > 0,
         equal_outside=bool(np.array_equal(pixels[~painted], before[~painted])),
     )
 
@@ -126,7 +126,8 @@ def scores(options: argparse.Namespace, kind: str) -> Iterator[Score]:
     for edit in tqdm(edits, desc=kind):
         sampling = Sampling(edit.prompt, steps=options.steps, scale=options.scale, seed=edit.number)
         budget = None if options.budget is None else parse_bytes(options.budget)
-        with Session(pipe, edit.image, budget=budget, code=options.code) as session:
+        policy = None if options.preset is None else sige.Temporal(options.preset)
+        with Session(pipe, edit.image, budget=budget, code=options.code, policy=policy) as session:
             yield KINDS[kind](session, edit, sampling)
 
 
@@ -144,7 +145,7 @@ def _shapes() -> PipelineShape:
 
 def times_less(passes: Passes, guided: bool = True) -> float:
     """How many times less work the passes are than a dense edit's, with SDXL and the VAE packed on the store."""
-    region = sige.Region.from_mask(rectangle(), dilation=2)
+    region = sige.Region.from_mask(rectangle(), dilation=0 if passes.dense else DILATION)
     ran = {"unet": passes, "vae.decoder": Passes(packed=1)}
     dense = {"unet": passes.calls, "vae.encoder": 1, "vae.decoder": 1}
     decode = sige.Region.from_mask(rectangle(), dilation=1)
@@ -177,6 +178,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=50)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scale", type=float, default=4.0)
+    parser.add_argument("--preset", choices=list(PRESETS), help="of first edits (default: balanced)")
     parser.add_argument("--budget", help="of each session's recordings, as 100MiB (default: none)")
     parser.add_argument("--code", default="auto", help="auto, exact, '16 bit' or '8 bit'")
     parser.add_argument("--row", nargs="+", choices=list(KINDS), default=list(KINDS)[:3], metavar="NAME")

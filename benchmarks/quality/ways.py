@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import sige
 from benchmarks.quality.crop import crop_and_stitch
 from benchmarks.quality.edits import Edit
+from benchmarks.quality.painting import paint
 from benchmarks.quality.rivals import rivals
-from sdxl.edits.edit import edit as run_edit
 from sdxl.edits.result import Result
 from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
@@ -32,7 +32,8 @@ BUDGETS, SCHEDULES, FORECASTS, DILATIONS = (
 _NAME = re.compile(
     r"(?:lockstep|temporal-(?:(?P<count>\d+) (?P<schedule>growing|even)|(?P<list>\d+(?:,\d+)+)) "
     r"(?P<forecast>none|linear|quadratic|rising)) d(?P<dilation>\d+)(?P<frozen> frozen)?"
-    r"(?: (?P<preset>quality|balanced|fast))?(?: skip (?P<skip>[\d,]+))?(?: half (?P<half>[\d,]+))?"
+    r"(?: (?P<preset>quality|balanced|fastest|fast))?(?: skip (?P<skip>[\d,]+))?(?: half (?P<half>[\d,]+))?"
+    r"(?: outer (?P<outer>[\d,]+))?"
 )
 
 
@@ -54,7 +55,7 @@ class Dense:
     name: str = "dense"
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
-        return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling)
+        return paint(pipe, edit, sampling=sampling)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Crop:
     name: str = "crop and stitch"
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        if edit.edited is not None:
+            raise InputError("--rows: 'crop and stitch' is for inpainting: leave it out with --set sdedit")
         return crop_and_stitch(pipe, edit.image, edit.mask, sampling)
 
 
@@ -88,7 +91,7 @@ class Sparse:
         object.__setattr__(self, "name", name_of(self.policy))
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
-        return run_edit(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=self.policy)
+        return paint(pipe, edit, sampling=sampling, policy=self.policy)
 
 
 def name_of(policy: OneShot) -> str:
@@ -103,7 +106,7 @@ def name_of(policy: OneShot) -> str:
     if isinstance(policy, sige.Lockstep):
         return f"lockstep {end}"
     end += "" if policy.preset == PLAIN else f" {policy.preset}"
-    for word, steps in (("skip", policy.skipped_steps), ("half", policy.half_steps)):
+    for word, steps in (("skip", policy.skipped_steps), ("half", policy.half_steps), ("outer", policy.outer_steps)):
         end += "" if steps is None else f" {word} {_listed(steps)}"
     if isinstance(policy.dense_steps, tuple):
         return f"temporal-{_listed(policy.dense_steps)} {policy.forecast} {end}"
@@ -133,9 +136,8 @@ def policy_of(name: str) -> OneShot | None:
     if name.startswith("lockstep"):
         return sige.Lockstep(**more)
     more |= {"forecast": found["forecast"], "preset": found["preset"] or PLAIN}
-    more |= {
-        f"{key}_steps": _steps(found[word]) for key, word in (("skipped", "skip"), ("half", "half")) if found[word]
-    }
+    kinds = (("skipped", "skip"), ("half", "half"), ("outer", "outer"))
+    more |= {f"{key}_steps": _steps(found[word]) for key, word in kinds if found[word]}
     if found["list"]:
         return sige.Temporal(dense_steps=_steps(found["list"]), **more)
     more |= {"schedule": found["schedule"]}

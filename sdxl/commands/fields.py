@@ -60,6 +60,7 @@ class Fields:
     dense_steps: int | tuple[int, ...] | None = None
     skipped_steps: tuple[int, ...] = ()
     half_steps: tuple[int, ...] = ()
+    outer_steps: tuple[int, ...] = ()
     schedule: str | None = None
     forecast: str | None = None
     dilation: int | None = None

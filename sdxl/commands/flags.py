@@ -199,7 +199,10 @@ def _add_sampling(parser: _Parser) -> None:
 def _add_sparse(parser: _Parser) -> None:
     add = parser.add_argument_group("sparse runs", "for --run_type sige and sige-turbo").add_argument
     add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
-    add("--preset", help="balanced (default); quality: more is computed; fast: less; plain: nothing is skipped")
+    add(
+        "--preset",
+        help="balanced (default); quality: more is computed; fast: less; fastest: an experiment; plain: no skips",
+    )
     add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: the preset's)")
     add(
         "--skipped_steps",
@@ -212,6 +215,12 @@ def _add_sparse(parser: _Parser) -> None:
         type=_steps,
         metavar="STEPS",
         help="dense ones, dense for the prompt only (default: the preset's)",
+    )
+    add(
+        "--outer_steps",
+        type=_steps,
+        metavar="STEPS",
+        help="dense ones, without the UNet's deepest level: an experiment (default: the preset's)",
     )
     add("--schedule", help="the gaps between dense steps: growing (default), even")
     add("--forecast", help="of what the steps between read: none, linear, quadratic, rising (default)")

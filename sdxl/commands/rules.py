@@ -57,7 +57,7 @@ NEEDED = {
     "img2img": ("init_img",),
     "text2img": (),
 }
-TEMPORAL = ("preset", "dense_steps", "skipped_steps", "half_steps", "schedule", "forecast")
+TEMPORAL = ("preset", "dense_steps", "skipped_steps", "half_steps", "outer_steps", "schedule", "forecast")
 POLICY = ("policy", *TEMPORAL, "dilation")
 SESSION = ("undo", "budget")
 PROFILE = ("json", "macs_only", "runs")
@@ -238,7 +238,7 @@ def _check_policy(settings: Fields) -> None:
     if isinstance(settings.dense_steps, tuple) and settings.schedule is not None:
         _refuse("schedule", " has no effect beside a list of --dense_steps, which is a schedule: leave it out")
     _check_dense_steps(settings.dense_steps, settings.steps)
-    for field in ("skipped_steps", "half_steps"):
+    for field in ("skipped_steps", "half_steps", "outer_steps"):
         steps = getattr(settings, field)
         if steps and (list(steps) != sorted(set(steps)) or steps[-1] >= settings.steps):
             listed = ",".join(map(str, steps))

@@ -39,7 +39,7 @@ class Result:
         height, width = self.region.image_size
         passes = self.passes["unet"]
         ratio = self.region.ratio(-(-height // CELL), -(-width // CELL))
-        return (passes.dense + passes.packed * ratio + passes.half * (1 + ratio) / 2) / self.steps[0]
+        return (passes.dense + passes.outer + passes.packed * ratio + passes.half * (1 + ratio) / 2) / self.steps[0]
 
     @property
     def macs(self) -> int:

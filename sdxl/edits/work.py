@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import sige
 from sdxl.edits.sparse import PassesByComponent
 from sige.profiling import count_macs
+from sige.recordings import Blend
 from sige.sizes import Size
 
 __all__ = ["EditWork", "PipelineShape"]
@@ -68,6 +69,7 @@ class EditWork:
             if passes.packed:
                 packed = counts.packed(part, self.size, region)
                 total += passes.packed * packed + counts.prompt(part, self.size)
+            total += passes.outer * counts.outer(part, self.size) if passes.outer else 0
             if passes.half:
                 packed = counts.packed(part, self.size, self.region) + counts.prompt(part, self.size)
                 total += passes.half * (counts.dense(part, self.size) + packed) // 2
@@ -122,6 +124,10 @@ class _Counts:
             self._packed[key] = self._on_recording(name, size).packed(region)
         return self._packed[key]
 
+    def outer(self, name: str, size: Size) -> int:
+        """The work of a dense pass that leaves out the deepest level."""
+        return self._on_recording(name, size).outer
+
     def prompt(self, name: str, size: Size) -> int:
         """The work of the prompt's keys and values, which only the first packed pass computes."""
         return self._on_recording(name, size).prompt if name == "unet" else 0
@@ -158,13 +164,13 @@ class _Part:
     """A component on the meta device with the arguments of one call."""
 
     def __init__(self, module: nn.Module, sample: Tensor, arguments: dict[str, Any]) -> None:  # [B, C, h, w]
-        self.module, self._sample, self._arguments = module, sample, arguments
+        self.module, self.sample, self._arguments = module, sample, arguments
 
     @torch.no_grad()
     def count(self) -> int:
         """The multiply-accumulates of one call."""
         with count_macs(self.module) as macs:
-            self.module(self._sample, **self._arguments)
+            self.module(self.sample, **self._arguments)
         return macs.all
 
 
@@ -179,6 +185,13 @@ class _Recorded:
         everything = sige.Region.full(*size)
         first = self.packed(everything)
         self.prompt = first - self.packed(everything)
+
+    @cached_property
+    def outer(self) -> int:
+        component = self._handle.components["unet"]
+        forecast = Blend.of([(self._recording, 1.0)]).component("unet")
+        with component.without_deepest(forecast, self._part.sample):
+            return self._part.count()
 
     def packed(self, region: sige.Region) -> int:
         with self._handle.edit(region, blend=[(self._recording, 1.0)]):

@@ -1,8 +1,8 @@
 """Session: edit after edit of one picture, each on the recordings of the ones before.
 
-first edit   temporal, as ever; its recordings stay in a store ────────────┐
-next edit    packed on the store ─▶ staged ─▶ accept: patched into the store
-                                          └─▶ nothing: the store stays as it is; retry, or another mask
+first edit, another place   temporal, as ever; its recordings stay in a store
+the same place again        packed on the store ─▶ staged ─▶ accept: patched into the store
+                                                         └─▶ nothing: the store stays as it is; retry, or another mask
 
 Outside the mask every edit of a session sees the same latents at each step: the same noise, and where an accepted edit
 has painted, the path that its latents took. So there the store's recordings are those of this edit, too.
@@ -46,8 +46,9 @@ FEW = 8  # steps: up to here the first edit records every one, because none can 
 class Session:
     """Edits of one picture.
 
-    The first edit costs what it costs without a session. Later ones read its recordings, as long as size, steps,
-    strength, scheduler and weights stay; where one of them changes, the next edit is a first one again.
+    The first edit of a place costs what it costs without a session. Others of the same place, or of a part of it, read
+    its recordings, as long as size, steps, strength, scheduler and weights stay; where one of them changes, the next
+    edit is a first one again. The picture is encoded once, and decoded where an edit has changed it.
 
     With a `folder` the session is kept on disk, and goes on there: `image` may be left out then. Else the recordings
     are in memory, up to `budget`.
@@ -144,9 +145,9 @@ class Session:
         if not book.before:
             raise InputError("undo: this is the picture that the session began with, no edit is left to undo")
         self._staged = None
-        book.state, book.recorded = book.before.pop()
-        if not self.store.undo():
-            self._forget()
+        book.state, recorded = book.before.pop()
+        if self.store.undo():
+            book.recorded = recorded  # else the store stays as it is: what it is of is compared at each edit
         self._save()
         return self.picture
 
@@ -176,13 +177,14 @@ class Session:
         return self._run(request, dense, on_step)
 
     def _policy(self, request: Request) -> sige.Policy:
-        """On the store's recordings where there are any; else the policy that makes them."""
+        """On the store's recordings where they are of this place; else the policy that makes them."""
         steps = self.store.steps(UNET)
         recorded = self._book.recorded
         if steps and recorded.unet is not None and recorded.mask is not None:
-            painted = recorded.mask.cpu()
-            return sige.Stored(steps, elsewhere=bool((mask_cells(request) & ~painted).any()))
-        self._forget()  # what an edit that failed has left
+            if not (mask_cells(request) & ~recorded.mask.cpu()).any():
+                return sige.Stored(steps)
+        self.store.clear(UNET)  # now, so that an edit that fails leaves nothing half new
+        self._book.recorded = replace(recorded, unet=None, mask=None)
         if self.policy is not None:
             return self.policy
         count = max(int(request.sampling.steps * request.sampling.strength_of("inpainting")), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from sige.ops import scatter
 from sige.packed.features import Features, PackedPass
 from sige.packed.layout import Layout
-from sige.recordings import Probe
+from sige.recordings import BlendedComponent, Probe
 from sige.sizes import Size
 
 __all__ = ["Component", "Part", "Role", "pack", "sample_size", "unpack"]
@@ -47,6 +48,12 @@ class Component(Protocol):
 
     def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         """Runs the packed pass and returns the output at the active positions."""
+
+    def has_outer(self, arguments: dict[str, Any]) -> bool:
+        """Says whether a dense pass with these arguments can leave out the deepest level."""
+
+    def without_deepest(self, forecast: BlendedComponent, sample: Tensor) -> AbstractContextManager[None]:
+        """Inside, the dense forward leaves out the deepest level, whose output comes from the forecast."""
 
     def wrap(self, output: Tensor, arguments: dict[str, Any]) -> Any:  # [B, C_out, H_out, W_out]
         """The output in the form that forward returns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +23,13 @@ from sige.errors import UnsupportedError
 from sige.geometry import Geometry
 from sige.models import blocks
 from sige.models.component import Role, pack
+from sige.models.deepest import answered
 from sige.models.walker import Walker
 from sige.packed.conv import PackedConv
 from sige.packed.features import Features, PackedPass
 from sige.packed.resnet import ResnetBlock
 from sige.packed.transformer import PackedTransformer
-from sige.recordings import Probe
+from sige.recordings import BlendedComponent, Probe
 
 __all__ = ["PackedUNet"]
 
@@ -135,6 +137,22 @@ class PackedUNet:
         for block in self.module.up_blocks:
             if any(getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")):
                 raise UnsupportedError("unet: FreeU is on and cannot run packed: call disable_freeu() first")
+
+    # ---- a dense pass of the outer levels ---------------------------------------------------------------------------
+
+    def has_outer(self, arguments: dict[str, Any]) -> bool:
+        """A ControlNet adds to features of every level, also to those that would be left out."""
+        return len(self.module.up_blocks) > 1 and arguments["down_block_additional_residuals"] is None
+
+    def without_deepest(self, forecast: BlendedComponent, sample: Tensor) -> AbstractContextManager[None]:
+        """The deepest level, its last block included, which enlarges: its output is the first input of the next."""
+        unet = self.module
+        last, after = unet.up_blocks[0], "up_blocks.1.resnets.0.norm1"
+        channels = last.resnets[-1].out_channels
+        height, width = (-(-side >> len(unet.up_blocks) - 2) for side in sample.shape[2:])
+        rows = forecast.rows(after)[:, :, :channels]  # [B, height * width, channels]
+        given = rows.transpose(1, 2).unflatten(2, (height, width)).contiguous(memory_format=torch.channels_last)
+        return answered(unet.down_blocks[-1], unet.mid_block, last, given)
 
     def wrap(self, output: Tensor, arguments: dict[str, Any]) -> Any:  # [B, C_out, H, W]
         return UNet2DConditionOutput(sample=output) if arguments["return_dict"] else (output,)

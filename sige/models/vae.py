@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from diffusers import AutoencoderKL
@@ -17,7 +18,7 @@ from sige.models.walker import Walker
 from sige.packed.conv import PackedConv
 from sige.packed.features import PackedPass
 from sige.packed.resnet import AttentionBlock, ResnetBlock
-from sige.recordings import Probe
+from sige.recordings import BlendedComponent, Probe
 
 __all__ = ["PackedCoder"]
 
@@ -89,6 +90,12 @@ class PackedCoder:
         check_whole(self.vae)
         if arguments.get("latent_embeds") is not None:
             raise UnsupportedError(f"{self.name}: latent_embeds is given and cannot run packed: leave it out")
+
+    def has_outer(self, arguments: dict[str, Any]) -> bool:
+        return False
+
+    def without_deepest(self, forecast: BlendedComponent, sample: Tensor) -> AbstractContextManager[None]:
+        raise UnsupportedError(f"{self.name}: only a denoiser can leave out its deepest level")
 
     def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         x = pack(arguments["sample"], packed_pass.layout)

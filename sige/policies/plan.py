@@ -3,6 +3,7 @@
 code  step                       what runs                                        what it leaves
 D     Step()                     dense                                            a recording
 H     Step(half=True, reads=…)   dense with the prompt, packed without            a recording
+O     Step(outer=True, reads=…)  dense, the deepest level a forecast              a recording
 p     Step(ACTIVE, reads=…)      packed, on a weighted sum of recordings          nothing
 s     Step(NONE, outputs=…)      nothing: a weighted sum of earlier outputs       nothing
 """
@@ -24,7 +25,7 @@ ACTIVE: Positions = "active"
 NONE: Positions = "none"
 Terms = tuple[tuple[int, float], ...]  # earlier steps, each with its weight
 
-CODES = {"D": "dense", "H": "half dense", "p": "packed", "s": "skipped"}
+CODES = {"D": "dense", "H": "half dense", "O": "outer levels dense", "p": "packed", "s": "skipped"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Step:
     """One step: the positions that are computed, and the earlier steps that this reads.
 
     With `half` only the half of the batch that sees the prompt runs dense. The other half runs packed on its last full
-    recording, to which is added by how much the first half has changed since.
+    recording, to which is added by how much the first half has changed since. With `outer` a dense pass leaves out the
+    deepest level, whose features are the weighted sum of those recorded earlier.
     """
 
     positions: Positions = ALL
@@ -40,13 +42,14 @@ class Step:
     stored: Terms = ()  # steps that a store keeps from an earlier edit
     outputs: Terms = ()  # steps whose output a skipped step continues
     half: bool = False
+    outer: bool = False
     records_original: bool = False  # first the original, noised as the edit is, runs dense and is recorded
 
     @property
     def code(self) -> str:
-        """The letter of the step: D, H, p or s."""
+        """The letter of the step: D, H, O, p or s."""
         if self.positions == ALL:
-            return "H" if self.half else "D"
+            return "H" if self.half else "O" if self.outer else "D"
         return "p" if self.positions == ACTIVE else "s"
 
 
@@ -81,9 +84,12 @@ class Plan:
         """The letters of the steps, one after another."""
         return "".join(step.code for step in self.steps)
 
-    def work(self, packed: float) -> float:
-        """The plan's passes in dense passes; `packed` is what a packed pass costs of a dense one."""
-        cost = {"D": 1.0, "H": (1 + packed) / 2, "p": packed, "s": 0.0}
+    def work(self, packed: float, outer: float = 1.0) -> float:
+        """The plan's passes in dense passes.
+
+        `packed` is what a packed pass costs of a dense one, `outer` one of the outer levels.
+        """
+        cost = {"D": 1.0, "H": (1 + packed) / 2, "O": outer, "p": packed, "s": 0.0}
         originals = sum(step.records_original for step in self.steps)
         return originals + sum(cost[code] for code in self.codes)
 
@@ -99,7 +105,8 @@ class Plan:
         words = CODES[step.code]
         if step.reads or step.stored:
             read = [_sum(step.stored, "stored "), _sum(step.reads)]
-            words += (", the other half packed on " if step.half else " on ") + ", ".join(filter(None, read))
+            on = {"H": ", the other half packed on ", "O": ", the deepest from "}.get(step.code, " on ")
+            words += on + ", ".join(filter(None, read))
         if step.outputs:
             words += ", from outputs of " + _sum(step.outputs)
         if step.records_original:

@@ -4,6 +4,7 @@ plain     a fifth of the steps dense, every other one packed
 quality   nearly a third dense; between them every second step skipped
 balanced  nearly a quarter dense; between them first every second step skipped, soon two of three
 fast      as balanced, and every second dense step half dense
+fastest   as fast, and late dense steps leave out the deepest level: an experiment until real SDXL weights confirm it
 
 The first gaps skip nothing. Chosen on edits that the tables do not show (docs/quality.md).
 """
@@ -30,12 +31,13 @@ class Preset:
     dense: int  # of 30 steps; in other calls the same share
     fills: Fills = ((0.0, "p"),)
     half: int = 0  # every so manieth dense step runs half; 0: none
+    outer: float = 1.0  # from this share of the call on, dense steps leave out the deepest level
 
     def budget(self, count: int) -> int:
         """How many of `count` steps run dense.
 
         >>> [PRESETS[name].budget(30) for name in PRESETS], PRESETS["balanced"].budget(8), PRESETS["balanced"].budget(4)
-        ([6, 9, 7, 7], 3, 2)
+        ([6, 9, 7, 7, 7], 3, 2)
         """
         return min(max(-(-self.dense * count // 30), 3 if count > 4 else 2), count)
 
@@ -54,6 +56,14 @@ class Preset:
         (0, 4, 13, 24)
         """
         return tuple(dense[:: self.half]) if self.half and count >= SHORTEST else ()
+
+    def outermost(self, count: int, dense: Sequence[int]) -> tuple[int, ...]:
+        """The dense steps that leave out the deepest level.
+
+        >>> PRESETS["fastest"].outermost(30, (0, 1, 4, 8, 13, 18, 24))
+        (13, 18, 24)
+        """
+        return tuple(step for step in dense if step >= self.outer * count) if count >= SHORTEST else ()
 
 
 def fill(anchors: Sequence[int], count: int, fills: Fills) -> tuple[int, ...]:
@@ -77,4 +87,5 @@ PRESETS = {
     "quality": Preset(9, ((0.0, "p"), (EARLY, "sp"))),
     "balanced": Preset(7, TWO_OF_THREE),
     "fast": Preset(7, TWO_OF_THREE, half=2),
+    "fastest": Preset(7, TWO_OF_THREE, half=2, outer=0.4),
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 from sige.errors import ConfigError
 from sige.models.component import sample_size
 from sige.packed.prompt import PromptKeys
-from sige.passes import Call, Packing, Passes, output_of, record_pass
+from sige.passes import Call, Packing, Passes, output_of, record_outer, record_pass
 from sige.policies import Lockstep, Policy, Stored
 from sige.policies.original import Original
 from sige.policies.plan import ACTIVE, ALL, NONE, Plan, Step
@@ -111,11 +111,21 @@ class Runner:
         is_read = self._plan.is_read(index, index + 1) or self._is_left(index)
         if step.half:
             return self._half(step, index, call, is_read)
+        if step.outer and call.component.has_outer(call.arguments):
+            return self._outer(step, index, call)
         self.passes.dense += 1
         if not is_read:
             return call.dense()
         self._recordings[index] = Recording()
         return record_pass(call, self._recordings[index])
+
+    def _outer(self, step: Step, index: int, call: Call) -> Any:
+        """Runs the outer levels dense; recording the pass costs little, so it is not asked whether it is read."""
+        self.passes.outer += 1
+        call.passes.outer += 1
+        self._recordings[index] = Recording()
+        forecast = Blend.of((self._recordings[at], weight) for at, weight in step.reads)
+        return record_outer(replace(call, passes=Passes()), self._recordings[index], forecast)
 
     def _terms(self, step: Step, call: Call) -> list[tuple[Recording, float]]:
         """The recordings that a packed step reads, with their weights: this edit's own, and the store's."""
@@ -163,9 +173,9 @@ class Runner:
         """Tells the store what this step reads, and what the next that reads anything will."""
         if self.store is None or not self._reads_store:
             return
-        now = self._plan[index].stored
+        now = [(call.component.name, at) for at, _ in self._plan[index].stored]
         later = next((step.stored for step in self._plan.steps[index + 1 :] if step.stored), ())
-        self.store.hold({(call.component.name, at) for at, _ in (*now, *later)})
+        self.store.hold(now, [(call.component.name, at) for at, _ in later])
 
     def _is_left(self, index: int) -> bool:
         """Says whether the recording of this step goes into the store, or changes what the store has."""

@@ -1,15 +1,14 @@
 """Stored: an edit on the recordings of an earlier edit of the same picture, which a store keeps.
 
-step     0        1        2          3          4          5        6
-         packed   half     packed     skipped    packed     half     skipped
-reads    S0       S1       S2 + C1               S4 + C1    S5
+step     0        1        2          3          4        5          6
+         packed   half     packed     skipped    half     packed     skipped
+reads    S0       S1       S2 + C1               S4       S5 + C4
 
 S is the store's recording at a step, interpolated between the steps that it keeps. C is a correction: by how much this
-edit's own recording differed from the store's at the last step that ran half dense, or dense. It is held, not
-extrapolated.
+edit's own recording differed from the store's at the last step that ran half dense. It is held, not extrapolated.
 
-Where the mask is the one that was painted before, the store has seen generated content there, and corrected steps run
-half. Elsewhere it has seen the picture there, which changes what lies around it for both halves: they run dense.
+For an edit of the same place: another prompt, another seed. At another place the store has seen what the edit paints
+over, and features around it differ, too; such an edit is better made without the store (docs/sessions.md).
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from sige.policies.schedule import forecast_weights
 
 __all__ = ["DILATION", "Stored", "interpolated"]
 
-CORRECTED = (1 / 30, 5 / 30, 14 / 30)  # shares of a call
-FILLS = ((0.0, "ps"), (4 / 30, "sp"), (16 / 30, "ssp"))  # what follows a stored or corrected step, from a share on
+CORRECTED = (1 / 30, 4 / 30, 8 / 30, 18 / 30)  # shares of a call; the stored steps next to these are corrected
+FILLS = ((0.0, "ps"), (4 / 30, "pss"), (8 / 30, "ssp"))  # what follows a stored or corrected step, from a share on
 DILATION = 2  # positions
 NODES = 3  # stored steps that an interpolation reads
 
@@ -40,7 +39,6 @@ class Stored:
     """
 
     steps: tuple[int, ...]  # that the store keeps
-    elsewhere: bool = False  # the mask is another than that of the recordings
     dense_steps: tuple[int, ...] | None = None  # which run dense; None: the policy's own
     half_steps: tuple[int, ...] | None = None  # which run half dense; None: the policy's own
     skipped_steps: tuple[int, ...] | None = None  # which continue the outputs before them; None: the policy's own
@@ -48,8 +46,7 @@ class Stored:
     exact_statistics: bool = True  # False freezes GroupNorm's statistics, for comparison
 
     def __post_init__(self) -> None:
-        for field in ("elsewhere", "exact_statistics"):
-            check_bool(field, getattr(self, field))
+        check_bool("exact_statistics", self.exact_statistics)
         for field in ("steps", "dense_steps", "half_steps", "skipped_steps"):
             if isinstance(getattr(self, field), list):
                 object.__setattr__(self, field, tuple(getattr(self, field)))
@@ -97,13 +94,14 @@ class Stored:
 
     def _corrected(self, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The steps that run dense, and those that run half."""
-        own = tuple(round(share * count) for share in CORRECTED)
-        if count < SHORTEST:  # too short to skip any: there even the first step decides much
-            own = (0, 1, count // 2) if count > 4 else (0, 1)
-        dense, half = self.dense_steps, self.half_steps
-        if dense is None and half is None:
-            dense, half = (own, ()) if self.elsewhere else ((), own)
-        return tuple(step for step in dense or () if step < count), tuple(step for step in half or () if step < count)
+        if self.half_steps is not None:
+            half = self.half_steps
+        elif count >= SHORTEST:  # at stored steps a correction is one recording minus another
+            half = tuple(min(self.steps, key=lambda step: abs(step - share * count)) for share in CORRECTED)
+        else:  # too short to skip a step: there even the first decides much
+            half = (0, 1, count // 2) if count > 4 else (0, 1)
+        dense = tuple(step for step in self.dense_steps or () if step < count)
+        return dense, tuple(step for step in half if step < count and step not in dense)
 
     def _skipped(self, count: int, corrected: tuple[int, ...]) -> tuple[int, ...]:
         """The steps that are skipped; a stored step never is, so that the store can follow this edit."""

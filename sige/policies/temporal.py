@@ -34,6 +34,7 @@ class Temporal:
     schedule: str | None = None  # the gaps between dense steps: growing, or even; None: growing
     skipped_steps: tuple[int, ...] | None = None  # which continue the outputs before them; None: the preset's
     half_steps: tuple[int, ...] | None = None  # which of the dense steps run half; None: the preset's
+    outer_steps: tuple[int, ...] | None = None  # which of the dense steps leave out the deepest level; None: as half
     forecast: str = "rising"  # none: the last recording as it is; linear from two, quadratic from three;
     #                           rising: linear, and quadratic after the last dense step
     dilation: int | None = None  # of a region that is made from a mask; None: 0
@@ -47,11 +48,11 @@ class Temporal:
             check_name("schedule", self.schedule, SCHEDULES)
         if self.dilation is not None:
             check_count("dilation", self.dilation, 0)
-        for field in ("dense_steps", "skipped_steps", "half_steps"):
+        for field in ("dense_steps", "skipped_steps", "half_steps", "outer_steps"):
             if isinstance(getattr(self, field), list):
                 object.__setattr__(self, field, tuple(getattr(self, field)))
         self._check_dense_steps()
-        for field in ("skipped_steps", "half_steps"):
+        for field in ("skipped_steps", "half_steps", "outer_steps"):
             check_steps(field, getattr(self, field))
 
     def _check_dense_steps(self) -> None:
@@ -95,14 +96,18 @@ class Temporal:
         dense = self.dense_of(count)
         skipped = self._skipped(count, dense) if skips else ()
         half = self._half(count, dense) if halves else ()
+        outer = self._outer(count, dense)
         if first:
             dense = (first, *(step for step in dense if step > first))
-            half = tuple(step for step in half if step > first)
+            half, outer = (tuple(step for step in kind if step > first) for kind in (half, outer))
         steps: list[Step] = [Step()] * first
         for step in range(first, count):
             computed = [other for other in range(first, step) if steps[other].positions != NONE]
-            if step in half:
-                whole = [other for other in dense if other < step and other not in half]
+            if step in outer:
+                before = [other for other in dense if other < step]
+                steps.append(Step(reads=forecast_terms(step, before, "linear"), outer=True))
+            elif step in half:
+                whole = [other for other in dense if other < step and other not in half and other not in outer]
                 steps.append(Step(reads=tuple((other, 1.0) for other in whole[-1:]), half=True))
             elif step in dense:
                 steps.append(Step())
@@ -134,6 +139,19 @@ class Temporal:
         wrong = [step for step in steps if step not in dense]
         if wrong:
             raise ConfigError(f"half_steps: got {wrong[0]}, expected dense steps, of {count} steps {_listed(dense)}")
+        return steps
+
+    def _outer(self, count: int, dense: tuple[int, ...]) -> tuple[int, ...]:
+        """The dense steps that leave out the deepest level in a call of `count` steps."""
+        if self.outer_steps is None:
+            return PRESETS[self.preset].outermost(count, dense)
+        steps = tuple(step for step in self.outer_steps if step < count)
+        wrong = [step for step in steps if step not in dense[1:]]
+        if wrong:
+            raise ConfigError(
+                f"outer_steps: got {wrong[0]}, expected dense steps after the first, of {count} steps "
+                f"{_listed(dense[1:])}: what they leave out comes from dense steps before"
+            )
         return steps
 
 

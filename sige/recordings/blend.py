@@ -84,6 +84,16 @@ class BlendedComponent:
         """The weights, one for each recording."""
         return [weight for _, weight in self.terms]
 
+    @property
+    def keys(self) -> set[str]:
+        """The keys of the recorded rows."""
+        return set(self.terms[0][0].rows)
+
+    def groups(self, key: str) -> int | None:
+        """The number of groups of the norm that reads these rows; None where none does."""
+        sums = self.terms[0][0].stats.get(key)
+        return None if sums is None else sums.shape[1]
+
     def check(self, sample: Tensor) -> None:
         """Refuses an input that the recordings were not made for."""
         for part, _ in self.terms:

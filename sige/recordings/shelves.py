@@ -23,6 +23,8 @@ Patches = dict[str, CodedPatch]  # by the name of the recording
 class Shelf(Protocol):
     """Recordings by name, with a pile of edits that can be undone."""
 
+    is_slow: bool  # to read: it pays to begin early
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the recordings."""
@@ -52,6 +54,8 @@ class Shelf(Protocol):
 
 class MemoryShelf:
     """Recordings in memory, with edits put in; the pile holds the rows that were there before."""
+
+    is_slow = False
 
     def __init__(self) -> None:
         self._kept: dict[str, Coded] = {}
@@ -100,6 +104,8 @@ class FolderShelf:
     A file never changes. `manifest` names those that count, and the owner of the shelf writes it down; `sweep` then
     removes the others. So a process that is killed leaves the old state or the new one.
     """
+
+    is_slow = True
 
     def __init__(self, folder: Path, device: torch.device, manifest: dict[str, Any] | None = None) -> None:
         self.folder = folder

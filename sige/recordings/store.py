@@ -76,11 +76,12 @@ class Store:
         self._held.clear()
         return self.shelf.undo()
 
-    def clear(self) -> None:
-        """Forgets every recording."""
+    def clear(self, component: str | None = None) -> None:
+        """Forgets every recording, or those of one component; edits before can no longer be undone."""
         self._held.clear()
-        for name in self.shelf.names:
-            self.shelf.drop(name)
+        for key in self._keys():
+            if component in (None, key[0]):
+                self.shelf.drop(_name(key))
         while self.shelf.forget_oldest():
             pass
 
@@ -93,11 +94,11 @@ class Store:
             self._held[key] = self._read_later(key)
         return self._held[key].result()
 
-    def hold(self, keys: Collection[Key]) -> None:
-        """Forgets decoded recordings but these, and begins to decode them while others work."""
-        for key in [key for key in self._held if key not in keys]:
+    def hold(self, now: Collection[Key], next_: Collection[Key] = ()) -> None:
+        """Forgets decoded recordings but those that are read now or next; reads the next from files meanwhile."""
+        for key in [key for key in self._held if key not in now and key not in next_]:
             del self._held[key]
-        for key in keys:
+        for key in (*now, *(next_ if self.shelf.is_slow else ())):
             if key not in self._held:
                 self._held[key] = self._read_later(key)
 

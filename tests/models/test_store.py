@@ -232,7 +232,7 @@ def test_what_is_held_is_decoded_once_and_the_rest_forgotten() -> None:
         kept.put(one.component, step, recording(one, step))
     kept.hold([(one.component, 0), (one.component, 1)])
     first = kept.get(one.component, 0)
-    kept.hold([(one.component, 0), (one.component, 2)])
+    kept.hold([(one.component, 2)], [(one.component, 0)])
     assert kept.get(one.component, 0) is first
     kept.hold([])
     assert kept.get(one.component, 0) is not first

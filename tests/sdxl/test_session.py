@@ -129,10 +129,10 @@ def test_undo_gives_back_the_picture_and_the_state_it_had(pipe: Any) -> None:
     with Session(pipe, picture()) as session:
         session.accept(session.edit(rectangle(), settings()))
         pictures = [picture(), session.picture]
-        expected = session.edit(elsewhere(), settings(seed=3))
+        expected = session.edit(rectangle(), settings(seed=3))
         session.accept()
         assert same(session.undo(), pictures[1])
-        assert same(session.edit(elsewhere(), settings(seed=3)), expected)
+        assert same(session.edit(rectangle(), settings(seed=3)), expected)
         assert same(session.undo(), pictures[0])
         with pytest.raises(InputError, match=r"^undo: this is the picture that the session began with"):
             session.undo()
@@ -142,21 +142,48 @@ def test_an_edit_that_was_not_accepted_changes_nothing(pipe: Any) -> None:
     with Session(pipe, picture()) as session:
         session.edit(rectangle(), settings())
         expected = session.edit(rectangle(), settings(seed=5))
-        session.edit(elsewhere(), settings(seed=6))
+        session.edit(rectangle(), settings(seed=6))
         assert same(session.edit(rectangle(), settings(seed=5)), expected)
         assert same(session.picture, picture())
 
 
-def test_where_the_store_is_of_another_picture_the_edit_computes_that_too(pipe: Any) -> None:
-    """The first edit left recordings and was not accepted: under its mask the store shows what the picture does not."""
+def test_another_place_is_a_first_edit_with_the_decoder_packed_and_a_part_of_one_is_not(pipe: Any) -> None:
+    part = rectangle() * (np.arange(SIDE) < 34)
     with Session(pipe, picture()) as session:
         first = session.edit(rectangle(), settings())
+        assert session.edit(part, settings(seed=2)).passes["unet"].dense == 0
         other = session.edit(elsewhere(), settings())
-        cells = other.region.active(SIDE // 8, SIDE // 8)
-        assert (cells & first.region.active(SIDE // 8, SIDE // 8)).sum() == first.region.active(8, 8).sum()
-        session.edit(rectangle(), settings())
-        session.accept()
-        assert session.edit(elsewhere(), settings()).region.active(8, 8).sum() < cells.sum()
+        assert other.passes["unet"] == first.passes["unet"]
+        assert other.passes["vae.decoder"] == sige.passes.Passes(packed=1) and "vae.encoder" not in other.passes
+        assert session.edit(elsewhere(), settings(seed=3)).passes["unet"].dense == 0
+        assert session.edit(rectangle(), settings()).passes["unet"] == first.passes["unet"]
+
+
+def test_a_rejected_edit_under_the_mask_is_computed_anew(pipe: Any) -> None:
+    """The store shows what the rejected edit painted; a smaller mask keeps the picture there, so both are computed."""
+    part = rectangle() * (np.arange(SIDE) < 34)
+    with Session(pipe, picture()) as session:
+        first = session.edit(rectangle(), settings())
+        smaller = session.edit(part, settings(seed=2))
+        active = smaller.region.active(SIDE // 8, SIDE // 8)
+        assert (active | ~first.region.active(SIDE // 8, SIDE // 8)).all()
+        dense = session.edit(part, settings(seed=2), dense=True)
+        assert np.array_equal(pixels(dense)[part == 0], pixels(smaller)[part == 0])
+
+
+def test_undo_of_an_edit_at_another_place_leaves_a_store_that_is_still_right(pipe: Any) -> None:
+    with Session(pipe, picture()) as session:
+        session.accept(session.edit(rectangle(), settings()))
+        session.accept(session.edit(rectangle(), settings(seed=2)))
+        session.accept(session.edit(elsewhere(), settings(seed=3)))
+        session.undo()
+        session.undo()
+        again = session.edit(elsewhere(), settings(seed=5))
+        assert again.passes["unet"].dense == 0
+        dense = session.edit(elsewhere(), settings(seed=5), dense=True)
+        inside = elsewhere() > 0
+        error = np.abs(pixels(again).astype(float) - pixels(dense))[inside].mean()
+        assert error < 0.5 * np.abs(pixels(picture()).astype(float) - pixels(dense))[inside].mean()
 
 
 def test_other_settings_or_weights_begin_anew(pipe: Any) -> None:
@@ -202,8 +229,11 @@ def test_a_cancelled_edit_leaves_the_session_as_it_was(pipe: Any) -> None:
         session.edit(rectangle(), settings())
         expected = session.edit(rectangle(), settings(seed=5))
         with pytest.raises(Cancelled):
-            session.edit(elsewhere(), settings(), on_step=lambda step: step.number < 3)
+            session.edit(rectangle(), settings(seed=6), on_step=lambda step: step.number < 3)
         assert same(session.edit(rectangle(), settings(seed=5)), expected)
+        with pytest.raises(Cancelled):
+            session.edit(elsewhere(), settings(), on_step=lambda step: step.number < 3)
+        assert session.edit(rectangle(), settings()).passes["unet"].dense > 0
     with Session(pipe, picture()) as session:
         with pytest.raises(Cancelled):
             session.edit(rectangle(), settings(), on_step=lambda step: step.number < 3)
