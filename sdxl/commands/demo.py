@@ -1,4 +1,7 @@
-"""`python -m sdxl.demo`: two edits by the embedded model, each dense and sparse, as one picture with times and work."""
+"""`python -m sdxl.demo`: three edits by the embedded model, each dense and sparse, as one picture with times and work.
+
+The third is the third of a session: the place of the first edit again, with another wish, on its recordings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from PIL import Image
 
 from sdxl.checkpoint.configs import config_folder
 from sdxl.checkpoint.embedded import EMBEDDED
-from sdxl.commands.examples import Example, inpainting, painted_over
+from sdxl.commands.examples import Example, another_wish, inpainting, painted_over
 from sdxl.commands.parser import Parser, run
 from sdxl.edits.result import Result
 from sdxl.edits.run import run as run_request
@@ -25,10 +28,11 @@ from sdxl.errors import InputError
 from sdxl.pictures.panels import Panel, Row, sheet
 from sdxl.pictures.png import save_png
 from sdxl.pipelines.load import load_pipeline
+from sdxl.sessions.session import Session
 from sige import Temporal
 from sige.profiling import Candidate, interleaved
 
-__all__ = ["Timed", "compare", "main"]
+__all__ = ["Timed", "compare", "main", "third_edit"]
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 TRIAL_STEPS = 2  # enough to warm up, and to see which layout is the faster
@@ -70,10 +74,17 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"{'edit':<12}{'run':<8}{'passes':>31}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
     for example in (inpainting(), painted_over()):
         timed = compare(example, sampling, options.runs)
-        for line in _lines(example, timed):
+        for line in _lines(example.task, timed):
             print(line)
-        rows.append(_row(example, timed))
-        _save(example, timed, options.out)
+        rows.append(_row(example, timed, example.task))
+        _save(example.task, example, timed, options.out)
+        if example.task == "inpainting":
+            first = timed["dense"].seconds
+    wish, timed = third_edit(another_wish(), sampling, options.runs, first)
+    for line in _lines("session", timed):
+        print(line)
+    rows.append(_row(wish, timed, "session, third edit"))
+    _save("session", wish, timed, options.out)
     path = options.out / "demo.png"
     save_png(sheet(rows), path, {})
     print(f"wrote {path}")
@@ -101,6 +112,33 @@ def compare(example: Example, sampling: Sampling, runs: int = 3) -> dict[str, Ti
     both = {"dense": Candidate(dense, partial(_lay_out, pipe, layout)), "sparse": Candidate(sparse)}
     times = interleaved(both, runs, pipe.device, warm_up=0)
     return {name: Timed(result, times[name].median / 1e3) for name, result in made.items()}
+
+
+@torch.no_grad()
+def third_edit(wish: Example, sampling: Sampling, runs: int, dense_seconds: float) -> tuple[Example, dict[str, Timed]]:
+    """Runs the wish as the third edit of a session, dense and sparse in turn, from the same state.
+
+    Returns it with the picture that the session had by then. The dense time is the shorter of this one's and `dense_seconds`, that of a dense call without a session.
+    """
+    pipe, picture = _load(wish.task), wish.pictures
+    assert picture.mask is not None
+    mask = picture.mask
+    made: dict[str, Result] = {}
+    with Session(pipe, picture.image) as session:
+        for seed in (0, 1):
+            session.edit(mask, replace(sampling, prompt=inpainting().prompt, seed=sampling.seed + seed))
+        session.accept()
+        third = replace(sampling, prompt=wish.prompt, seed=sampling.seed + 2)
+
+        def edit(name: str) -> None:
+            made[name] = session.edit(mask, third, dense=name == "dense")
+
+        times = interleaved(
+            {name: Candidate(partial(edit, name)) for name in ("dense", "sparse")}, runs, pipe.device, 1
+        )
+    timed = {name: Timed(result, times[name].median / 1e3) for name, result in made.items()}
+    timed["dense"] = replace(timed["dense"], seconds=min(timed["dense"].seconds, dense_seconds))
+    return wish, timed
 
 
 def _load(task: str) -> Any:
@@ -136,18 +174,18 @@ def _lay_out(pipe: Any, layout: torch.memory_format) -> None:
 # ---- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def _lines(example: Example, timed: dict[str, Timed]) -> list[str]:
+def _lines(name: str, timed: dict[str, Timed]) -> list[str]:
     dense = timed["dense"]
     lines = []
-    for name, one in timed.items():
+    for kind, one in timed.items():
         taken = one.result.passes["unet"].describe()
         figures = f"{one.seconds:>9.2f}{one.result.macs / 1e9:>9.1f}"
         ratios = f"{dense.seconds / one.seconds:>18.2f}{dense.result.macs / one.result.macs:>7.2f}"
-        lines.append(f"{example.task:<12}{name:<8}{taken:>31}{figures}{ratios}")
+        lines.append(f"{name:<12}{kind:<8}{taken:>31}{figures}{ratios}")
     return lines
 
 
-def _row(example: Example, timed: dict[str, Timed]) -> Row:
+def _row(example: Example, timed: dict[str, Timed], name: str) -> Row:
     """A row of the sheet: the picture that goes in, and those that come out."""
     pictures, dense, sparse = example.pictures, timed["dense"], timed["sparse"]
     region = sparse.result.region
@@ -164,22 +202,22 @@ def _row(example: Example, timed: dict[str, Timed]) -> Row:
         Panel(dense.result.image, f"dense: {_figures(dense)}"),
         Panel(sparse.result.image, f"sparse: {_figures(sparse)}; {times:.2f}x as fast, {less:.1f}x less work"),
     )
-    return Row(panels, f'{example.task}: "{example.prompt}"')
+    return Row(panels, f'{name}: "{example.prompt}"')
 
 
 def _figures(timed: Timed) -> str:
     return f"{timed.seconds:.2g} s, {timed.result.macs / 1e9:.2g} G MACs"
 
 
-def _save(example: Example, timed: dict[str, Timed], folder: Path) -> None:
+def _save(name: str, example: Example, timed: dict[str, Timed], folder: Path) -> None:
     """Writes every picture to a file of its own, at its own size."""
-    pictures: dict[str, Image.Image | None] = {name: one.result.image for name, one in timed.items()}
+    pictures: dict[str, Image.Image | None] = {kind: one.result.image for kind, one in timed.items()}
     pictures |= {"original": example.pictures.image, "edited": example.pictures.edited}
     if example.pictures.mask is not None:
         pictures["mask"] = Image.fromarray((example.pictures.mask * 255).astype("uint8"))
-    for name, picture in pictures.items():
+    for kind, picture in pictures.items():
         if picture is not None:
-            save_png(picture, folder / f"{example.task}-{name}.png", {"prompt": example.prompt})
+            save_png(picture, folder / f"{name}-{kind}.png", {"prompt": example.prompt})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sdxl.scenes.scene import COLOURS, Colour, Scene, caption
 if TYPE_CHECKING:
     from sige import Policy
 
-__all__ = ["Example", "find_scene", "inpainting", "painted_over"]
+__all__ = ["Example", "another_wish", "find_scene", "inpainting", "painted_over"]
 
 SIDE = 256  # pixels: what the embedded model was trained at
 _MARGIN = 14  # pixels by which a mask is wider than the thing under it, for the shadow
@@ -52,6 +52,13 @@ def inpainting() -> Example:
     mask = np.zeros((SIDE, SIDE), dtype=np.float32)
     mask[max(top - _MARGIN, 0) : bottom + _MARGIN, max(left - _MARGIN, 0) : right + _MARGIN] = 1
     return Example("inpainting", _say(wanted), Inputs(image=draw(scene, SIDE), mask=mask))
+
+
+def another_wish() -> Example:
+    """The inpainting example's picture and mask with another wish: a yellow tent."""
+    first = inpainting()
+    scene = find_scene(thing="ball", colour="red", place="middle", ground="grass", sky="blue", trees=True)
+    return replace(first, prompt=_say(replace(scene, thing="tent", colour="yellow")))
 
 
 def painted_over() -> Example:

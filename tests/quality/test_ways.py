@@ -27,9 +27,9 @@ def test_a_name_says_the_whole_configuration() -> None:
 
 def test_the_catalogue_is_the_full_product_and_more() -> None:
     names = [way.name for way in catalogue(30)]
-    assert len(set(names)) == len(names) == 40 + 3 + len(rivals())
+    assert len(set(names)) == len(names) == 41 + 3 + len(rivals())
     assert sum(name.startswith("temporal") and name.endswith(" d0") for name in names) == 28 + 1
-    assert [name.split()[-1] for name in names[2:4]] == ["quality", "fast"]
+    assert [name.split()[-1] for name in names[2:5]] == ["quality", "fast", "fastest"]
     assert names[0] == default_way(30).name == "temporal-7 growing rising d0 balanced"
     assert {"other seed", "crop and stitch", "lockstep d0", "lockstep d4", "lockstep d1 frozen"} <= set(names)
 
@@ -39,7 +39,7 @@ def test_rows_are_chosen_by_pattern_or_by_a_full_name() -> None:
         return [way.name for way in select(patterns, 30)]
 
     assert chosen("lockstep*", "lockstep d1") == [f"lockstep {end}" for end in ("d1", "d0", "d2", "d4", "d1 frozen")]
-    assert len(chosen("temporal-7 *")) == 9 and len(chosen("*")) == 43 + len(rivals())
+    assert len(chosen("temporal-7 *")) == 10 and len(chosen("*")) == 44 + len(rivals())
     assert chosen("temporal-30 growing none d1") == ["temporal-30 growing none d1"]
     with pytest.raises(InputError, match="'temporal-7' fits no row"):
         chosen("temporal-7")

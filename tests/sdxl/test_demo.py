@@ -20,6 +20,7 @@ FILES = {
     "demo.png",
     *(f"inpainting-{name}.png" for name in ("original", "mask", "dense", "sparse")),
     *(f"sdedit-{name}.png" for name in ("original", "edited", "dense", "sparse")),
+    *(f"session-{name}.png" for name in ("original", "mask", "dense", "sparse")),
 }
 
 
@@ -63,8 +64,9 @@ def test_outside_the_mask_every_pixel_is_the_input_s(made: tuple[Path, str]) -> 
 def test_it_says_how_much_was_computed(made: tuple[Path, str]) -> None:
     rows = [line.split() for line in made[1].splitlines()[1:-1]]
     assert [row[:2] for row in rows] == [
-        [task, run] for task in ("inpainting", "sdedit") for run in ("dense", "sparse")
+        [task, run] for task in ("inpainting", "sdedit", "session") for run in ("dense", "sparse")
     ]
+    assert " ".join(rows[5][2:7]) == "2 half dense, 2 packed"
     for dense, sparse, taken in ((rows[0], rows[1], 4), (rows[2], rows[3], 3)):  # sdedit leaves some steps out
         assert dense[2:4] == [str(taken), "dense"]
         assert re.fullmatch(rf"2 dense, {taken - 2} packed", " ".join(sparse[2:6]))
@@ -75,12 +77,13 @@ def test_it_says_how_much_was_computed(made: tuple[Path, str]) -> None:
 
 
 def test_the_picture_has_the_panels(made: tuple[Path, str]) -> None:
-    """The panels stand in two rows of three, at one and a half times their size."""
+    """The panels stand in three rows of three, at one and a half times their size."""
     folder, _ = made
     page = pixels(folder / "demo.png")
     rows = [
         ["inpainting-original", "inpainting-dense", "inpainting-sparse"],
         ["sdedit-edited", "sdedit-dense", "sdedit-sparse"],
+        ["session-original", "session-dense", "session-sparse"],
     ]
     assert page.shape[1] == 3 * 384 + 4 * 16
     top = 0
