@@ -7,7 +7,7 @@
 #   make lint        ruff, mypy, clang-format
 #   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
 #   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
-#   make demo        two edits by the embedded model, dense and sparse, as one picture in out/demo
+#   make demo        three edits by the embedded model, dense and sparse, as one picture in out/demo
 #   make bench       every benchmark, as tables and as JSON in out/bench
 #   make clean       remove what was built
 

@@ -1,4 +1,4 @@
-"""`python -m sdxl.demo`: two edits by the embedded model. The door to `sdxl.commands.demo`."""
+"""`python -m sdxl.demo`: three edits by the embedded model. The door to `sdxl.commands.demo`."""
 
 import sys
 

@@ -118,7 +118,8 @@ def compare(example: Example, sampling: Sampling, runs: int = 3) -> dict[str, Ti
 def third_edit(wish: Example, sampling: Sampling, runs: int, dense_seconds: float) -> tuple[Example, dict[str, Timed]]:
     """Runs the wish as the third edit of a session, dense and sparse in turn, from the same state.
 
-    Returns it with the picture that the session had by then. The dense time is the shorter of this one's and `dense_seconds`, that of a dense call without a session.
+    Returns it with the picture that the session had by then. The dense time is the shorter of this one's and
+    `dense_seconds`, that of a dense call without a session.
     """
     pipe, picture = _load(wish.task), wish.pictures
     assert picture.mask is not None

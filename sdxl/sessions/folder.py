@@ -48,6 +48,7 @@ class SessionFolder:
 
     def pictures(self) -> list[Image.Image]:
         """The session's pictures, the one it began with or the oldest that is kept first; none where it is new."""
+        self._check()
         if not self.exists:
             return []
         with self._explained():
@@ -58,8 +59,7 @@ class SessionFolder:
         self, device: torch.device, budget: int | str | None, code: str = "auto"
     ) -> tuple[Book | None, sige.Store]:
         """The book and the store; no book where the folder is new."""
-        if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise InputError(f"session: {self.path} is not empty and holds no session: name another folder", "session")
+        self._check()
         recordings = self.path / "recordings"
         recordings.mkdir(parents=True, exist_ok=True)
         if not self.exists:
@@ -68,6 +68,15 @@ class SessionFolder:
             index = self._index()
             shelf = FolderShelf(recordings, device, index["recordings"])
             return self._book(index, device), sige.Store(budget, index["code"], shelf)
+
+    def _check(self) -> None:
+        """Refuses a folder with other files, or a place where none can be made."""
+        if self.exists:
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"session: {self.path} is not empty and holds no session: name another folder", "session")
+        if not self.path.absolute().parent.is_dir():
+            raise InputError(f"session: the folder {self.path.parent} does not exist; create it first", "session")
 
     def _index(self) -> dict[str, Any]:
         index: dict[str, Any] = json.loads((self.path / INDEX).read_text())
