@@ -85,6 +85,7 @@ class Run:
             after = path[-1:]
             self._learn(engine, before, path)
             patches = {(UNET, step): patch for step, patch in self.handle.patches.items()} if engine.policy else {}
+            self.handle.patches = {}  # from here on the staged edit alone keeps them alive
             decoded = self._decode(engine, after, patches)
             passes = engine.passes()
         assert request.image is not None and request.alpha is not None
