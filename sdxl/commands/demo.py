@@ -71,7 +71,7 @@ def _demo(options: argparse.Namespace) -> None:
     sampling.strength_of("sdedit")  # refuses too few steps before anything takes time
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    print(f"{'edit':<12}{'run':<8}{'passes':>31}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
+    print(f"{'edit':<12}{'run':<8}{'passes':>35}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
     for example in (inpainting(), painted_over()):
         timed = compare(example, sampling, options.runs)
         for line in _lines(example.task, timed):
@@ -134,9 +134,9 @@ def third_edit(wish: Example, sampling: Sampling, runs: int, dense_seconds: floa
         def edit(name: str) -> None:
             made[name] = session.edit(mask, third, dense=name == "dense")
 
-        times = interleaved(
-            {name: Candidate(partial(edit, name)) for name in ("dense", "sparse")}, runs, pipe.device, 1
-        )
+        both = {name: Candidate(partial(edit, name)) for name in ("dense", "sparse")}
+        times = interleaved(both, runs, pipe.device, warm_up=1)
+        wish = replace(wish, pictures=replace(picture, image=session.picture))
     timed = {name: Timed(result, times[name].median / 1e3) for name, result in made.items()}
     timed["dense"] = replace(timed["dense"], seconds=min(timed["dense"].seconds, dense_seconds))
     return wish, timed
@@ -182,7 +182,7 @@ def _lines(name: str, timed: dict[str, Timed]) -> list[str]:
         taken = one.result.passes["unet"].describe()
         figures = f"{one.seconds:>9.2f}{one.result.macs / 1e9:>9.1f}"
         ratios = f"{dense.seconds / one.seconds:>18.2f}{dense.result.macs / one.result.macs:>7.2f}"
-        lines.append(f"{name:<12}{kind:<8}{taken:>31}{figures}{ratios}")
+        lines.append(f"{name:<12}{kind:<8}{taken:>35}{figures}{ratios}")
     return lines
 
 
