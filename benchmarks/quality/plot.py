@@ -20,6 +20,7 @@ __all__ = ["plot"]
 WIDTH, HEIGHT, DPI = 9.0, 5.6, 200  # inches, and dots each of them: read at 900 pixels
 INK, GREY = "#3d405b", "0.4"
 PRESETS, WITHOUT, LOCKSTEP = "SIGE, presets", "SIGE, plain by dense steps", "lockstep, dilation 0 to 4"
+EXPERIMENT = "fastest"
 OUTPUTS, FEWER = "rival: outputs continued", "rival: fewer steps"
 STYLES = {  # family -> colour and marker
     PRESETS: ("#b0413e", "o"),
@@ -98,6 +99,8 @@ def _family(name: str) -> tuple[str | None, str]:
         return None, ""
     if policy.preset == PLAIN:
         return WITHOUT if policy.schedule == "growing" else None, str(policy.dense_steps)
+    if policy.preset == EXPERIMENT:  # it saves the deepest level, which is small in the embedded model
+        return "", policy.preset
     return PRESETS, policy.preset
 
 
