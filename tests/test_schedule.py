@@ -35,7 +35,7 @@ policies = st.builds(
 @given(count=st.integers(1, 60), policy=policies)
 def test_a_schedule_begins_with_the_first_step_and_keeps_its_budget(count: int, policy: Temporal) -> None:
     steps = policy.dense_of(count)
-    share = {"plain": 0.2, "quality": 0.3, "balanced": 7 / 30, "fast": 7 / 30}[policy.preset]
+    share = {"plain": 0.2, "quality": 0.3, "balanced": 7 / 30, "fast": 7 / 30, "fastest": 7 / 30}[policy.preset]
     budget = policy.dense_steps or max(ceil(share * count - 1e-9), 3 if count > 4 else 2)
     assert steps[0] == 0 and list(steps) == sorted(set(steps)) and steps[-1] < count
     assert len(steps) == min(budget, count)
@@ -112,6 +112,7 @@ BAD: dict[str, dict[str, Any]] = {
     "skipped": {"skipped_steps": 3},
     "skipped that fall": {"skipped_steps": (6, 4)},
     "half": {"half_steps": (0, 0)},
+    "outer": {"outer_steps": (4, 1)},
 }
 
 
@@ -168,9 +169,9 @@ def test_a_plan_reads_only_what_is_there_and_not_what_came_before_first(
 @given(count=st.integers(1, 60))
 def test_a_preset_leaves_out_steps_of_long_calls_only(preset: str, count: int) -> None:
     plan = Temporal(preset).plan(count, active=0.1)
-    whole = Temporal(preset, skipped_steps=(), half_steps=()).plan(count, active=0.1)
+    whole = Temporal(preset, skipped_steps=(), half_steps=(), outer_steps=()).plan(count, active=0.1)
     changed = [(before, after) for before, after in zip(whole.codes, plan.codes, strict=True) if before != after]
-    assert set(changed) <= {("p", "s"), ("D", "H")} and set(whole.codes) <= {"D", "p"}
+    assert set(changed) <= {("p", "s"), ("D", "H"), ("D", "O")} and set(whole.codes) <= {"D", "p"}
     assert bool(changed) == (preset != "plain" and count >= SHORTEST)
     assert plan.work(packed=0.14) <= whole.work(packed=0.14)
     assert "s" not in plan.codes[:4]
@@ -183,8 +184,10 @@ def test_a_plan_of_thirty_steps_and_what_it_takes() -> None:
         "quality": "DDpDspDspDspsDspsDspsDspsDspsp",
         "balanced": "DDppDspsDsspsDsspsDsspssDsspss",
         "fast": "HDppHspsDsspsHsspsDsspssHsspss",
+        "fastest": "HDppHspsDsspsOsspsOsspssOsspss",
     }
-    assert [round(plan.work(packed=1 / 7), 2) for plan in plans.values()] == [9.43, 10.29, 8.0, 6.29]
+    works = [plan.work(packed=1 / 7, outer=0.29) for plan in plans.values()]
+    assert [round(work, 2) for work in works] == [9.43, 10.29, 8.0, 6.29, 5.01]
 
 
 def test_steps_by_hand_that_do_not_fit_are_refused() -> None:

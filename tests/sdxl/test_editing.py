@@ -145,9 +145,9 @@ def test_lockstep_encodes_and_decodes_sparsely(inpainting: Any, monkeypatch: pyt
     packed: list[tuple[str, bool]] = []
     run = Packing.packed
 
-    def spy(self: Any, call: Any, blend: Any) -> Any:
+    def spy(self: Any, call: Any, blend: Any, patch: Any = None) -> Any:
         packed.append((call.component.name, self.exact_statistics))
-        return run(self, call, blend)
+        return run(self, call, blend, patch)
 
     monkeypatch.setattr(Packing, "packed", spy)
     policy = Lockstep(exact_statistics=exact)

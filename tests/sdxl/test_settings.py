@@ -54,6 +54,7 @@ OTHER: dict[str, dict[str, Any]] = {  # for each setting a value that is not its
     "dense_steps": {"dense_steps": (0, 2, 5), "run_type": "sige"},
     "skipped_steps": {"skipped_steps": (6, 8), "run_type": "sige"},
     "half_steps": {"half_steps": (0, 5), "run_type": "sige"},
+    "outer_steps": {"outer_steps": (5, 9), "run_type": "sige"},
     "schedule": {"schedule": "even", "run_type": "sige"},
     "forecast": {"forecast": "linear", "run_type": "sige"},
     "dilation": {"dilation": 0, "run_type": "sige"},
