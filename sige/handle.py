@@ -163,10 +163,12 @@ class Handle:
         self._check_idle("edit")
         by_hand = blend is not None or (policy is None and self.pipe is None)
         if by_hand and policy is None:
+            if store is not None:
+                raise ConfigError("store: a policy fills or reads it: enable the pipeline and give no blend")
             with self._by_hand(region, blend, exact_statistics is not False, patch):
                 yield
             return
-        for field, value in (("blend", blend), ("exact_statistics", exact_statistics)):
+        for field, value in (("blend", blend), ("exact_statistics", exact_statistics), ("patch", patch)):
             if value is not None:
                 raise ConfigError(f"{field}: a policy brings its own: leave {field} out, or the policy")
 

@@ -166,7 +166,8 @@ class Runner:
     # ---- the store --------------------------------------------------------------------------------------------------
 
     def _stored(self, step: int, call: Call) -> Recording:
-        assert self.store is not None
+        if self.store is None:
+            raise ConfigError("store: the plan reads recordings of an earlier edit: pass the store that has them")
         return self.store.get(call.component.name, step)
 
     def _hold(self, index: int, call: Call) -> None:

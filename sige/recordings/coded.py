@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sige.errors import RecordingError
 from sige.ops import update_group_stats
 from sige.recordings.patch import Patch, active_index
 from sige.recordings.recording import ComponentRecording
@@ -66,16 +67,16 @@ class Coded:
     """One component's recording in a code."""
 
     code: Code
-    rows: dict[str, CodedRows] = field(default_factory=dict)
-    stats: dict[str, Tensor] = field(default_factory=dict)  # fp64 [B, G, 2]
-    input: Tensor | None = None  # on the meta device
-    output: Tensor | None = None  # [B, C_out, H_out, W_out]
+    rows: dict[str, CodedRows]
+    stats: dict[str, Tensor]  # fp64 [B, G, 2]
+    input: Tensor  # [B, C, H, W], on the meta device
+    output: Tensor  # [B, C_out, H_out, W_out]
 
     @classmethod
     def of(cls, part: ComponentRecording, code: Code) -> Coded:
         """A recording in a code; tensors of an exact one are shared with it."""
         rows = {key: CodedRows.of(rows, code) for key, rows in part.rows.items()}
-        return cls(code, rows, dict(part.stats), part.input, part.output)
+        return cls(code, rows, dict(part.stats), *part.ends("store"))
 
     def recording(self) -> ComponentRecording:
         """The recording, decoded; tensors of an exact one are shared."""
@@ -84,7 +85,6 @@ class Coded:
 
     def apply(self, patch: CodedPatch) -> CodedPatch:
         """Puts a patch in, and returns the patch that takes it out again. Group sums follow."""
-        assert self.output is not None
 
         def index(key: str) -> Tensor:  # int32 [N]
             return patch.index[self.rows[key].values.shape[1]]
@@ -104,7 +104,7 @@ class Coded:
     def nbytes(self) -> int:
         """Bytes of every tensor kept."""
         kept = sum(rows.nbytes for rows in self.rows.values()) + sum(stats.nbytes for stats in self.stats.values())
-        return kept + (0 if self.output is None else self.output.nbytes)
+        return kept + self.output.nbytes
 
 
 @dataclass
@@ -119,7 +119,8 @@ class CodedPatch:
     @classmethod
     def of(cls, patch: Patch, into: Coded) -> CodedPatch:
         """A patch for a recording, in its code."""
-        assert into.input is not None and patch.output is not None
+        if patch.output is None:
+            raise RecordingError("patch: it is empty, expected one that a packed pass has filled")
         size, device = (into.input.shape[2], into.input.shape[3]), patch.output.device
         counts = {into.rows[key].values.shape[1] for key in patch.rows}
         index = {count: active_index(patch.region, count, size, device) for count in counts}

@@ -19,7 +19,6 @@ __all__ = ["load_coded", "load_patch", "save_coded", "save_patches"]
 
 def save_coded(coded: Coded, path: Path) -> None:
     """Writes a recording; the file appears whole or not at all."""
-    assert coded.input is not None and coded.output is not None
     tensors = _rows_of(coded.rows, "") | {f"stats/{key}": stats for key, stats in coded.stats.items()}
     facts = {"code": coded.code, "input": list(coded.input.shape), "dtype": _name(coded.input.dtype)}
     _save(tensors | {"output": coded.output}, facts | {"rows": _dtypes(coded.rows)}, path)

@@ -95,7 +95,10 @@ class MemoryShelf:
         return True
 
     def forget_oldest(self) -> bool:
-        return bool(self._pile and self._pile.pop(0))
+        if not self._pile:
+            return False
+        del self._pile[0]
+        return True
 
 
 class FolderShelf:
@@ -144,7 +147,10 @@ class FolderShelf:
             self.forget_oldest()
 
     def undo(self) -> bool:
-        return bool(self._patches and self._patches.pop())
+        if not self._patches:
+            return False
+        self._patches.pop()
+        return True
 
     def forget_oldest(self) -> bool:
         if not self._patches:

@@ -236,3 +236,14 @@ def test_what_is_held_is_decoded_once_and_the_rest_forgotten() -> None:
     assert kept.get(one.component, 0) is first
     kept.hold([])
     assert kept.get(one.component, 0) is not first
+
+
+@places
+def test_an_edit_without_patches_counts_as_one(place: str, tmp_path: Path) -> None:
+    """The first edit of a place fills the store anew: accepted, it changes nothing there, and is undone like others."""
+    kept = store(place, tmp_path)
+    for _ in range(3):
+        kept.patch({})
+    assert kept.undo()
+    assert [kept.shelf.forget_oldest() for _ in range(3)] == [True, True, False]
+    assert not kept.undo()

@@ -15,7 +15,7 @@ from sige.errors import ConfigError
 from sige.passes import Passes
 from sige.policies.plan import ACTIVE, NONE
 from sige.policies.stored import interpolated
-from sige.recordings import half_of, mixed
+from sige.recordings import Patch, half_of, mixed
 from tests.models.job import STEPS, Job
 from tests.models.test_properties import relative_error
 
@@ -72,6 +72,12 @@ def test_mistakes_are_refused() -> None:
     with sige.enable(job.pipe) as handle:
         with pytest.raises(ConfigError, match=r"^store: sige.Stored reads"), handle.edit(job.mask, Stored((0,))):
             pass
+        region = sige.Region.from_mask(job.mask)
+        with pytest.raises(ConfigError, match=r"^patch: a policy"), handle.edit(region, patch=Patch(region)):
+            pass
+        blend = [(sige.Recording(), 1.0)]
+        with pytest.raises(ConfigError, match=r"^store: a policy"), handle.edit(region, blend=blend, store=Store()):
+            pass
 
 
 # ---- what runs -------------------------------------------------------------------------------------------------------
@@ -120,8 +126,6 @@ def test_a_half_step_reads_the_store_for_the_half_without_the_prompt() -> None:
         patch = handle.patches[4]
         stored = store.get("unet", 4)
         expected = mixed([(half_of(stored, "unet", second=False), 1.0)], "unet")
-        from sige.recordings import Patch
-
         first = Patch.of(half_of(stored, "unet", second=False).components["unet"], patch.region, "unet")
         for key, rows in patch.rows.items():
             assert torch.equal(rows[:1], first.rows[key])
