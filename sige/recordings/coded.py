@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,7 +43,7 @@ class CodedRows:
     def rows(self) -> Tensor:  # [B, M, C]
         """The rows, decoded; exact ones are not copied."""
         if self.scale is not None:
-            return (self.values * self.scale).to(self.dtype)
+            return self.values.float().mul_(self.scale).to(self.dtype)
         return self.values
 
     def select(self, index: Tensor) -> CodedRows:  # int32 [N]
@@ -62,6 +63,37 @@ class CodedRows:
         return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
 
+class DecodedRows(MutableMapping[str, Tensor]):
+    """Coded rows that are decoded when they are read: a whole recording takes no more memory than its code.
+
+    A norm and the convolution after it read the same rows one after the other, so the last ones are kept.
+    """
+
+    def __init__(self, coded: Mapping[str, CodedRows]) -> None:
+        self._coded = dict(coded)
+        self._last: tuple[str, Tensor] | None = None  # key and [B, M, C]
+
+    def __getitem__(self, key: str) -> Tensor:  # [B, M, C]
+        last = self._last
+        if last is None or last[0] != key:
+            self._last = last = key, self._coded[key].rows()
+        return last[1]
+
+    def __setitem__(self, key: str, rows: Tensor) -> None:  # [B, M, C]
+        self._last = None
+        self._coded[key] = CodedRows.of(rows, "exact")
+
+    def __delitem__(self, key: str) -> None:
+        self._last = None
+        del self._coded[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._coded)
+
+    def __len__(self) -> int:
+        return len(self._coded)
+
+
 @dataclass
 class Coded:
     """One component's recording in a code."""
@@ -79,9 +111,8 @@ class Coded:
         return cls(code, rows, dict(part.stats), *part.ends("store"))
 
     def recording(self) -> ComponentRecording:
-        """The recording, decoded; tensors of an exact one are shared."""
-        rows = {key: rows.rows() for key, rows in self.rows.items()}
-        return ComponentRecording(rows, dict(self.stats), self.input, self.output)
+        """The recording, whose rows are decoded when they are read; tensors of an exact one are shared."""
+        return ComponentRecording(DecodedRows(self.rows), dict(self.stats), self.input, self.output)
 
     def apply(self, patch: CodedPatch) -> CodedPatch:
         """Puts a patch in, and returns the patch that takes it out again. Group sums follow."""

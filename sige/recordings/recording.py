@@ -6,6 +6,7 @@ that look at neighbours, the keys and values of self-attention, the sums of ever
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +21,7 @@ __all__ = ["ComponentRecording", "Recording"]
 class ComponentRecording:
     """One component's part: rows and sums by the name of the layer."""
 
-    rows: dict[str, Tensor] = field(default_factory=dict)  # name -> [B, H * W, C]
+    rows: MutableMapping[str, Tensor] = field(default_factory=dict)  # name -> [B, H * W, C]
     stats: dict[str, Tensor] = field(default_factory=dict)  # name -> fp64 [B, G, 2]
     input: Tensor | None = None  # on the meta device: shape and dtype of what was recorded
     output: Tensor | None = None  # [B, C_out, H_out, W_out]

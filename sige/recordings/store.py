@@ -1,7 +1,7 @@
 """A store: recordings by component and step under a byte budget; accepted edits go in, and can be undone.
 
 put(component, step, part) ─▶ coded ─▶ shelf: memory, or a folder's files
-get(component, step)       ─▶ decoded recording, kept while `hold` names it
+get(component, step)       ─▶ recording whose rows are decoded as a pass reads them, kept while `hold` names it
 patch({key: …})            ─▶ a region's new rows into the recordings
 
 Where the budget is too small, the oldest edits become final. Then rows are kept in fewer bits, then steps are left
@@ -88,14 +88,14 @@ class Store:
     # ---- what is read -----------------------------------------------------------------------------------------------
 
     def get(self, component: str, step: int) -> Recording:
-        """The recording, decoded."""
+        """The recording; its rows are decoded as they are read."""
         key = component, step
         if key not in self._held:
             self._held[key] = self._read_later(key)
         return self._held[key].result()
 
     def hold(self, now: Collection[Key], next_: Collection[Key] = ()) -> None:
-        """Forgets decoded recordings but those that are read now or next; reads the next from files meanwhile."""
+        """Forgets recordings but those that are read now or next; reads the next from files meanwhile."""
         for key in [key for key in self._held if key not in now and key not in next_]:
             del self._held[key]
         for key in (*now, *(next_ if self.shelf.is_slow else ())):

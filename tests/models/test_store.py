@@ -13,7 +13,7 @@ from sige import Region, Store
 from sige.errors import ConfigError, RecordingError
 from sige.ops import group_stats
 from sige.recordings import ComponentRecording, FolderShelf, Patch
-from sige.recordings.coded import CODES, CodedRows
+from sige.recordings.coded import CODES, Coded, CodedRows
 from sige.recordings.shelves import MOST_UNDO
 from sige.recordings.store import LEAST_STEPS
 from sige.sizes import parse_bytes
@@ -225,7 +225,7 @@ def test_sizes_are_read_and_mistakes_refused() -> None:
         Store().get("unet", 3)
 
 
-def test_what_is_held_is_decoded_once_and_the_rest_forgotten() -> None:
+def test_what_is_held_is_read_once_and_the_rest_forgotten() -> None:
     one = make_case("vae-decoder")
     kept = Store(code="16 bit")
     for step in range(3):
@@ -236,6 +236,23 @@ def test_what_is_held_is_decoded_once_and_the_rest_forgotten() -> None:
     assert kept.get(one.component, 0) is first
     kept.hold([])
     assert kept.get(one.component, 0) is not first
+
+
+def test_rows_are_decoded_when_they_are_read_and_one_layer_at_a_time() -> None:
+    one = make_case("vae-decoder")
+    part = recording(one, 0)
+    coded = Coded.of(part, "8 bit")
+    decoded = coded.recording()
+    keys = list(decoded.rows)
+    assert keys == list(part.rows) and len(decoded.rows) == len(keys)
+    first = decoded.rows[keys[0]]
+    assert first is decoded.rows[keys[0]]
+    assert torch.equal(first, coded.rows[keys[0]].rows())
+    decoded.rows[keys[1]] = part.rows[keys[1]]
+    assert torch.equal(decoded.rows[keys[1]], part.rows[keys[1]]), "rows that are set are kept exactly"
+    assert decoded.rows[keys[0]] is not first, "other rows were read since"
+    decoded.clear()
+    assert not decoded.rows and len(coded.rows) == len(keys), "the store keeps its own"
 
 
 @places
