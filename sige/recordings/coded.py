@@ -93,6 +93,11 @@ class DecodedRows(MutableMapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._coded)
 
+    def clear(self) -> None:
+        """Forgets every row; the inherited one would decode each before."""
+        self._last = None
+        self._coded.clear()
+
 
 @dataclass
 class Coded:
