@@ -1,6 +1,7 @@
 """Measures how often a model paints what the prompt says: captions of held-out scenes, judged by `prompt_check.py`.
 
     python -m benchmarks.prompts [--weights FILE] [--count 100] [--steps 25] [--scale 4] [--json OUT] [--grid OUT.png]
+    python -m benchmarks.prompts --weights assets/embedded/turbo.safetensors --steps 4 --scale 0
 
 A row has the shares of pictures in which the thing is found, and in which colour, place and thing are as asked. Three
 rows stand beside the model's: the scenes' own drawings show how reliable the check is; the same drawings against
@@ -129,8 +130,8 @@ def measure(options: argparse.Namespace, report: Callable[[Row], None]) -> dict[
     if options.drawings:
         return {}
     parts = load(options.weights or embedded_weights(), dtype=torch.float32)
-    if parts.kind != "sdxl-base":
-        raise InputError(f"--weights: got a model of kind {parts.kind}, expected sdxl-base: only it paints from text")
+    if parts.kind not in ("sdxl-base", "sdxl-turbo"):
+        raise InputError(f"--weights: got a model of kind {parts.kind}, expected sdxl-base or sdxl-turbo, from text")
     report(shares("drawings through the VAE", judge(through_vae(parts.vae, drawings), scenes)))
     pictures = paint(parts, captions, steps=options.steps, scale=options.scale, seed=options.seed)
     judged = judge(pictures, scenes)

@@ -1,4 +1,4 @@
-"""`python tools/embed.py IN [--kind base|inpaint]`: puts a trained checkpoint into assets/embedded, as fp16.
+"""`python tools/embed.py IN [--kind base|inpaint|turbo|refiner]`: puts a trained checkpoint into assets/embedded, as fp16.
 
 IN is the single file that train.py wrote, with its tokenizers beside it.
 """
@@ -20,8 +20,8 @@ from sdxl.commands.export import save_single_file
 from sdxl.commands.parser import Parser, run
 from sdxl.errors import CheckpointError, InputError
 
-KINDS = {"base": "sdxl-base", "inpaint": "sdxl-inpaint"}
-LIMIT = 20_000_000  # bytes of the folder: it is in the repository and in every installation
+KINDS = {"base": "sdxl-base", "inpaint": "sdxl-inpaint", "turbo": "sdxl-turbo", "refiner": "sdxl-refiner"}
+LIMIT = 40_000_000  # bytes of the folder: it is in the repository and in every installation
 WORDS = ("vocab.json", "merges.txt", "tokenizer_config.json")
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / EMBEDDED
 

@@ -18,4 +18,4 @@ def paint(pipe: Any, edit: Edit, sampling: Sampling, policy: sige.Policy | None 
     """The result; dense without a policy."""
     if edit.edited is None:
         return inpaint(pipe, edit.image, mask=edit.mask, sampling=sampling, policy=policy)
-    return sdedit(pipe, edit.image, edit.edited, sampling=sampling, policy=policy)
+    return sdedit(pipe, edit.image, edit.edited, sampling=sampling, policy=policy, keep="nothing")

@@ -10,7 +10,12 @@ from sige.config_files import data_folder
 __all__ = ["EMBEDDED", "FILES", "embedded_folder", "embedded_kind", "embedded_weights"]
 
 EMBEDDED = "embedded"  # the name of the model, and of the config of its shapes
-FILES = {"sdxl-base": "base.safetensors", "sdxl-inpaint": "inpaint.safetensors"}
+FILES = {
+    "sdxl-base": "base.safetensors",
+    "sdxl-inpaint": "inpaint.safetensors",
+    "sdxl-turbo": "turbo.safetensors",
+    "sdxl-refiner": "refiner.safetensors",
+}
 
 
 def embedded_folder() -> Path:
@@ -21,9 +26,10 @@ def embedded_folder() -> Path:
 def embedded_weights(kind: str = "sdxl-base") -> Path:
     """The file with the weights of a kind, which has the tokenizers beside it.
 
-    >>> embedded_weights("sdxl-turbo")
+    >>> embedded_weights("sd15")
     Traceback (most recent call last):
-    sdxl.errors.CheckpointError: the embedded model has no sdxl-turbo weights, only sdxl-base, sdxl-inpaint
+    sdxl.errors.CheckpointError: the embedded model has no sd15 weights, only sdxl-base, sdxl-inpaint, sdxl-turbo, \
+sdxl-refiner
     """
     if kind not in FILES:
         raise CheckpointError(f"the embedded model has no {kind} weights, only {', '.join(FILES)}")
@@ -37,7 +43,12 @@ def embedded_weights(kind: str = "sdxl-base") -> Path:
     return path
 
 
-def embedded_kind(task: str) -> str:
-    """The kind of embedded weights for a task: its own for inpainting if they exist, else the base, which does all."""
+def embedded_kind(task: str, turbo: bool = False) -> str:
+    """The kind of embedded weights for a task: its own for inpainting if they exist, else the base, which does all.
+
+    A turbo does all tasks, inpainting by blending.
+    """
+    if turbo:
+        return "sdxl-turbo"
     inpaints = task == "inpainting" and (embedded_folder() / FILES["sdxl-inpaint"]).is_file()
     return "sdxl-inpaint" if inpaints else "sdxl-base"

@@ -41,7 +41,8 @@ class Example:
         """The request with the example's own prompt; `policy` None means dense."""
         given = self.pictures
         sampling = replace(sampling, prompt=self.prompt)
-        return Request(sampling, image=given.image, mask=given.mask, edited=given.edited, policy=policy)
+        keep = "outside" if self.task == "sdedit" else None  # the dense run keeps it, too: both are compared
+        return Request(sampling, image=given.image, mask=given.mask, edited=given.edited, policy=policy, keep=keep)
 
 
 def inpainting() -> Example:

@@ -44,6 +44,7 @@ class Fields:
     scale: float = SCALE
     eta: float = 0.0
     strength: float | None = None
+    keep: str | None = None
     seed: int = field(default_factory=_random_seed)
     scheduler: str | None = None
     denoising_split: float | None = None

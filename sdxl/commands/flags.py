@@ -172,6 +172,10 @@ def _add_pictures(parser: _Parser) -> None:
     add("--init_img", **FILE, help="the picture before the edit: PNG, JPEG, WebP")
     add("--mask_path", **FILE, help="inpainting: .npy or picture, as large; white is repainted")
     add("--edited_img", **FILE, help="sdedit: the picture with the rough edit in it")
+    add(
+        "--keep",
+        help="sdedit: outside (default of sparse runs): what was not painted over stays; nothing: all may change",
+    )
     add("--output_path", type=Path, metavar="FILE.png", help="where to write; the PNG carries its settings")
     add("--H", dest="height", **WHOLE, help="height in pixels (default: the picture's own)")
     add("--W", dest="width", **WHOLE, help="width in pixels (default: the picture's own)")
@@ -192,7 +196,7 @@ def _add_sampling(parser: _Parser) -> None:
     add("--ddim_eta", dest="eta", **NUMBER, help="noise of each step, 0 to 1, with ddim only (default: 0)")
     add("--strength", **NUMBER, help="share of the steps that is taken, to 1 (default: inpainting 1, else 0.8)")
     add("--seed", **WHOLE, help="of the noise; the same seed gives the same picture (default: a new one)")
-    add("--scheduler", help=f"{', '.join(rules.NAMES['scheduler'])} (default: ddim, turbo euler-ancestral)")
+    add("--scheduler", help=f"{', '.join(rules.NAMES['scheduler'])} (default: ddim; a turbo: its own)")
     add("--denoising_split", **NUMBER, help="share of the steps before the refiner takes over, such as 0.8")
 
 

@@ -29,6 +29,7 @@ def make_request(settings: Settings, inputs: Inputs) -> Request:
         size=size,
         policy=make_policy(settings) if settings.sparse else None,
         refined=settings.refined,
+        keep=settings.keep,
     )
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from sdxl.checkpoint.embedded import EMBEDDED
 from sdxl.commands.fields import Fields
+from sdxl.edits.request import KEEPS
 from sdxl.edits.sampling import REFINER_STRENGTH, STRENGTH
 from sdxl.errors import InputError
 from sdxl.pipelines.find import MODELS, TINY
@@ -31,6 +32,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "preset": tuple(policies.PRESETS),
     "schedule": tuple(policies.SCHEDULES),
     "forecast": tuple(policies.FORECASTS),
+    "keep": KEEPS,
     "dtype": ("auto", *DTYPE_NAMES),
 }
 RENAMED = {  # settings, and fields of a request, whose flag has another name
@@ -49,6 +51,7 @@ PICTURES = {  # name -> the tasks that read it
     "init_img": ("inpainting", "sdedit", "img2img"),
     "mask_path": ("inpainting",),
     "edited_img": ("sdedit",),
+    "keep": ("sdedit",),
     "strength": ("inpainting", "sdedit", "img2img"),
 }
 NEEDED = {
@@ -181,6 +184,8 @@ def _check_task(settings: Fields) -> None:
             _refuse(name, f" is missing: --task {task} needs it")
     if settings.sparse and task == "sdedit" and settings.init_img is None:
         _refuse("init_img", " is missing: a sparse sdedit recomputes where --edited_img differs from it")
+    if settings.keep == "outside" and settings.init_img is None:
+        _refuse("init_img", " is missing: --keep outside takes from it what --edited_img has not changed")
     if settings.prompt is None:
         _refuse("prompt", ' is missing: say what the picture shows, or --prompt "" for nothing')
     if settings.output_path is None:
@@ -201,12 +206,10 @@ def _check_weights(settings: Fields) -> None:
         )
     if settings.denoising_split is not None and not settings.refined:
         _refuse("denoising_split", " has no effect without the refiner: add --refined True")
-    if model in ("sdxl-inpaint", "sd15", "embedded") and settings.turbo:
+    if model in ("sdxl-inpaint", "sd15") and settings.turbo:
         _refuse("run_type", f" {settings.run_type} has weights of its own: leave out --model {model}")
     if model == "sdxl-inpaint" and settings.task != "inpainting":
         _refuse("model", f" sdxl-inpaint can only inpaint: take --model sdxl for --task {settings.task}")
-    if model == "embedded" and settings.refined:
-        _refuse("refined", " does not go with --model embedded, which has no refiner: take --model sdxl")
     if model == "sd15":
         if settings.refined:
             _refuse("refined", " does not go with --model sd15: the refiner is one of SDXL")

@@ -45,10 +45,10 @@ def _found(settings: Settings) -> Chosen:
 def _without_weights(settings: Settings, error: SdxlError) -> Chosen:
     """The embedded model, if it can run the command and no file was named; else raises the error, with advice."""
     advice = f"{in_flags(error)}; --model tiny runs without any, on random weights"
-    if settings.refined or settings.turbo:
-        raise type(error)(f"{advice}; the embedded model has neither turbo nor a refiner") from error
     try:
-        embedded_weights(embedded_kind(settings.task))
+        embedded_weights(embedded_kind(settings.task, settings.turbo))
+        if settings.refined:
+            embedded_weights("sdxl-refiner")
     except CheckpointError as missing:
         raise type(error)(advice) from missing
     if settings.weight_path.suffix == ".safetensors":

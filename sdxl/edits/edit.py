@@ -43,14 +43,17 @@ def sdedit(
     *,
     sampling: Sampling,
     policy: sige.Policy | None = None,
+    keep: str | None = None,  # outside, nothing; None: outside with a policy
     refiner: Any = None,
     on_step: OnStep | None = None,
 ) -> Result:
     """SDEdit: noise is added to the edited picture and removed under the prompt.
 
-    With a policy only what differs from the original `image` is computed at every step.
+    With a policy only what differs from the original `image` is computed at every step. With `keep="outside"` the
+    original stays bit for bit where the edited picture is like it, but for a soft margin; with `keep="nothing"` the
+    whole picture may change, as in a dense SDEdit.
     """
-    request = Request(sampling, image=image, edited=edited, policy=policy, refined=refiner is not None)
+    request = Request(sampling, image=image, edited=edited, policy=policy, refined=refiner is not None, keep=keep)
     return run(pipe, request, refiner=refiner, on_step=on_step)
 
 

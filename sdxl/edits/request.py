@@ -13,6 +13,7 @@ from PIL import Image
 
 from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
+from sdxl.pictures.changes import changed_alpha
 from sdxl.pictures.images import pad_to_multiple, size_of, size_text
 from sdxl.pictures.masks import Mask, is_empty, is_full, latent_cells, mask_from_array, mask_from_image, pad_mask
 from sige.errors import ConfigError
@@ -21,11 +22,12 @@ from sige.sizes import Size
 if TYPE_CHECKING:
     from sige import Policy, Region
 
-__all__ = ["CELL", "Request"]
+__all__ = ["CELL", "KEEPS", "Request"]
 
 logger = logging.getLogger(__name__)
 
 CELL = 8  # pixels that a latent covers, along each side
+KEEPS = ("outside", "nothing")  # of an SDEdit's original
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +52,15 @@ class Request:
     size: Size | None = None  # of a picture from text alone; None: what the model was trained at
     policy: Policy | None = None  # sige.Temporal, sige.Lockstep; None: every pass is dense
     refined: bool = False  # a refiner takes part: after the base, or from `sampling.denoising_split` on
+    keep: str | None = (
+        None  # of an SDEdit's original: outside, what was not painted over; nothing; None: outside if sparse
+    )
 
     def __post_init__(self) -> None:
         if self.mask is not None:
             object.__setattr__(self, "mask", _as_mask(self.mask))
         self._check_pictures()
+        self._check_keep()
         self._check_policy()
         if self.task != "text2img":
             self.sampling.strength_of(self.task)
@@ -87,6 +93,13 @@ class Request:
     def sparse_policy(self) -> Policy | None:
         """The policy that the passes follow; None where all run dense, as they do under a mask that is all white."""
         return None if self.alpha is not None and is_full(self.alpha) else self.policy
+
+    @property
+    def keeps_outside(self) -> bool:
+        """Says whether an SDEdit keeps the original outside what was painted over: sparse ones do unless told not to."""
+        if self.keep is None:
+            return self.task == "sdedit" and self.policy is not None
+        return self.keep == "outside"
 
     # ---- made once --------------------------------------------------------------------------------------------------
 
@@ -144,6 +157,14 @@ class Request:
     def _cells(self) -> npt.NDArray[np.bool_] | None:  # [H, W], padded
         return None if self.alpha is None else latent_cells(pad_mask(self.alpha))
 
+    @cached_property
+    def kept_alpha(self) -> Mask | None:  # [H, W]
+        """How much of the result is taken at each pixel, from 0 to 1; None where all of it is."""
+        if self.alpha is not None or not self.keeps_outside:
+            return self.alpha
+        assert self.image is not None and self.edited is not None
+        return changed_alpha(_pixels(self.image), _pixels(self.edited))
+
     # ---- what is refused --------------------------------------------------------------------------------------------
 
     def _check_pictures(self) -> None:
@@ -168,6 +189,16 @@ class Request:
             raise InputError(f"size: got {self.size} beside a picture, expected the picture's own", "size")
         if any(side % CELL or side < CELL for side in self.size):
             raise InputError(f"size: got {self.size[0]}x{self.size[1]}, expected multiples of {CELL}", "size")
+
+    def _check_keep(self) -> None:
+        if self.keep is None:
+            return
+        if self.keep not in KEEPS:
+            raise InputError(f"keep: got {self.keep!r}, expected one of {', '.join(KEEPS)}", "keep")
+        if self.task != "sdedit":
+            raise InputError(f"keep: has no effect for {self.task}, only for an SDEdit: leave it out", "keep")
+        if self.keep == "outside" and self.image is None:
+            raise InputError("image is missing: keep outside needs the original that the edited picture shows", "image")
 
     def _check_policy(self) -> None:
         if self.policy is None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import sige
 from sdxl.edits.calling import from_split, pipeline_arguments, until_split
+from sdxl.edits.keep import Outside
 from sdxl.edits.request import CELL, Request
 from sdxl.edits.result import Result
 from sdxl.edits.sparse import REFINER, Engine, PassesByComponent
@@ -23,7 +24,7 @@ from sdxl.edits.steps import OnStep, Progress, count_steps
 from sdxl.edits.work import EditWork, PipelineShape
 from sdxl.errors import Cancelled, InputError
 from sdxl.pictures.images import crop_back
-from sdxl.pictures.masks import composite
+from sdxl.pictures.masks import composite, latent_cells, pad_mask
 from sdxl.pipelines.coding import as_pixels, decode, encode, twin
 from sdxl.pipelines.mended import mended, upcast
 
@@ -58,9 +59,9 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
             one.maybe_free_model_hooks()  # as a call that ends by itself does
     if request.start is not None:
         image = crop_back(image, request.picture_size)
-    if request.alpha is not None:
+    if request.kept_alpha is not None:
         assert request.image is not None
-        image = composite(request.image, image, request.alpha)
+        image = composite(request.image, image, request.kept_alpha)
     return _result(request, pipes, image, passes, tuple(progress.taken), began)
 
 
@@ -84,9 +85,11 @@ class _Edit:
 
     def plain(self) -> Image.Image:
         """The picture of a dense or temporal edit: the pipelines encode and decode by themselves."""
+        pictures, callback = self._keeping() if self.request.keeps_outside else (self.pictures, self.progress)
         if self.refiner is None:
-            return self._base(self.pictures, output_type="pil")[0]  # type: ignore[no-any-return]
-        latents = self._base(self.pictures, output_type="latent", **until_split(self.request.sampling))
+            return self._base(pictures, output_type="pil", callback_on_step_end=callback)[0]  # type: ignore[no-any-return]
+        options = {"output_type": "latent", "callback_on_step_end": callback, **until_split(self.request.sampling)}
+        latents = self._base(pictures, **options)
         return self._refine({**self.pictures, "image": latents}, output_type="pil")[0]  # type: ignore[no-any-return]
 
     def lockstep(self) -> Image.Image:
@@ -108,6 +111,17 @@ class _Edit:
         with upcast(self.pipe.vae):
             decoded = self._decode_on(original, result)
         return self.pipe.image_processor.postprocess(decoded, output_type="pil")[0]  # type: ignore[no-any-return]
+
+    def _keeping(self) -> tuple[dict[str, Any], Outside]:
+        """What an SDEdit begins with, encoded here with the pipeline's own draws, and what keeps the outside."""
+        request = self.request
+        assert request.start is not None and request.kept_alpha is not None
+        with upcast(self.pipe.vae):
+            start = encode(self.pipe, as_pixels(self.pipe, request.start), self.generator)
+        noise = torch.randn(start.shape, generator=twin(self.generator), dtype=start.dtype)
+        cells = latent_cells(pad_mask(request.kept_alpha))[::CELL, ::CELL]
+        inside = torch.from_numpy(cells)[None, None].to(start.device)
+        return {"image": start}, Outside(self.progress, inside, start, noise.to(start.device))
 
     # ---- lockstep's own coding --------------------------------------------------------------------------------------
 

@@ -30,10 +30,10 @@ class Weights:
 def find(model: str, run_type: str, weight_path: Path, *, refiner: bool = False, task: str = "text2img") -> Weights:
     """The place of a model's weights, or of those of its refiner; reads none of them."""
     turbo = "turbo" in run_type
-    if turbo and model not in ("auto", "sdxl", TINY):
-        raise InputError(f"model: got {model}, expected sdxl or tiny: {run_type} takes SDXL turbo's weights", "model")
+    if turbo and model not in ("auto", "sdxl", EMBEDDED, TINY):
+        raise InputError(f"model: got {model}, expected sdxl, embedded or tiny: {run_type} needs a turbo", "model")
     if model == EMBEDDED:
-        kind = "sdxl-refiner" if refiner else embedded_kind(task)
+        kind = "sdxl-refiner" if refiner else embedded_kind(task, turbo)
         return Weights(model, kind, embedded_weights(kind))
     kind = "sdxl-refiner" if refiner else "sdxl-turbo" if turbo else MODELS.get(model, "sdxl-base")
     if model == TINY:

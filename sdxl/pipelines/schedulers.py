@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +33,24 @@ SCHEDULERS = {
 TURBO = {"timestep_spacing": "trailing"}  # few steps must begin at the noisiest timestep
 
 
-def default_scheduler(kind: str) -> str:
-    """The scheduler of a kind: Turbo was distilled for a few ancestral steps, the others take DDIM."""
-    return "euler-ancestral" if "turbo" in kind else "ddim"
+def default_scheduler(kind: str, config: Mapping[str, Any] | None = None) -> str:
+    """The scheduler of a kind: DDIM, but for a turbo the one that its checkpoint names, which it was distilled for.
+
+    >>> default_scheduler("sdxl-base"), default_scheduler("sdxl-turbo")
+    ('ddim', 'euler-ancestral')
+    """
+    if "turbo" not in kind:
+        return "ddim"
+    named = (config or {}).get("_class_name")
+    plain = (name for name, choice in SCHEDULERS.items() if choice.name == named)
+    return next(plain, "euler-ancestral")
 
 
 def make_scheduler(name: str | None, kind: str, config: dict[str, Any]) -> Any:
     """The named scheduler, or the family's default, on the checkpoint's noise schedule."""
     import diffusers
 
-    name = name or default_scheduler(kind)
+    name = name or default_scheduler(kind, config)
     if name not in SCHEDULERS:
         raise InputError(f"scheduler: got {name!r}, expected one of {', '.join(SCHEDULERS)}", "scheduler")
     choice = SCHEDULERS[name]

@@ -28,6 +28,7 @@ class Example:
     sizes: Sizes
     mask: Tensor | None = None  # [1, h, w]; 1 is painted anew
     masked: Tensor | None = None  # [C, h, w]: latents of the picture with the masked part left out
+    noise: Tensor | None = None  # [C, h, w]: the noise that the latents were made from; None: any will do
 
 
 class Source(Protocol):
@@ -80,7 +81,14 @@ def order(seed: int, count: int, step: int, batch: int) -> list[int]:
 
 
 def make_batch(
-    source: Source, *, seed: int, step: int, batch: int, drop: float, timesteps: int, share: tuple[int, int] = (0, 1)
+    source: Source,
+    *,
+    seed: int,
+    step: int,
+    batch: int,
+    drop: float,
+    timesteps: tuple[int, int],  # the first, and the one after the last
+    share: tuple[int, int] = (0, 1),
 ) -> Batch:
     """The part of the step's global batch that belongs to process `share[0]` of `share[1]`."""
     rank, world = share
@@ -88,17 +96,22 @@ def make_batch(
     places = range(rank * batch // world, (rank + 1) * batch // world)
     rngs = [sample_rng(seed, step, place) for place in places]
     examples = [source.example(indices[place], rng) for place, rng in zip(places, rngs, strict=True)]
-    shape = examples[0].latents.shape
     return Batch(
         latents=torch.stack([example.latents for example in examples]),
-        noise=torch.stack([torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for rng in rngs]),
-        timesteps=torch.tensor([int(rng.integers(timesteps)) for rng in rngs]),
+        noise=torch.stack([_noise(example, rng) for example, rng in zip(examples, rngs, strict=True)]),
+        timesteps=torch.tensor([int(rng.integers(*timesteps)) for rng in rngs]),
         sizes=torch.tensor([example.sizes for example in examples], dtype=torch.float32),
         dropped=torch.tensor([bool(rng.random() < drop) for rng in rngs]),
         captions=[example.caption for example in examples],
         mask=_stacked(example.mask for example in examples),
         masked=_stacked(example.masked for example in examples),
     )
+
+
+def _noise(example: Example, rng: np.random.Generator) -> Tensor:  # [C, h, w]
+    if example.noise is not None:
+        return example.noise
+    return torch.from_numpy(rng.standard_normal(example.latents.shape, dtype=np.float32))
 
 
 def _stacked(tensors: Iterator[Tensor | None]) -> Tensor | None:

@@ -20,7 +20,7 @@ from sdxl.training.plan import KINDS, Plan
 from sdxl.training.processes import processes
 from sdxl.training.words import train_tokenizer
 
-__all__ = ["begin", "begin_vae"]
+__all__ = ["begin", "begin_vae", "turbo_of"]
 
 _CAPTIONS = 4000  # captions to learn words from
 
@@ -29,8 +29,8 @@ def begin(plan: Plan) -> Parts:
     """The models that a diffusion stage trains, in fp32."""
     if plan.start is None:
         assert plan.vae is not None  # Plan refuses a stage without both
-        vae = _existing("vae", plan.vae)
-        return replace(_fresh(plan), vae=load(vae).vae)
+        others = load(_existing("vae", plan.vae), dtype=torch.float32)
+        return _fresh_refiner(plan, others) if plan.kind == "sdxl-refiner" else replace(_fresh(plan), vae=others.vae)
     parts = load(_existing("start", plan.start), dtype=torch.float32)
     kind = plan.kind or parts.kind
     if parts.kind == kind:
@@ -48,6 +48,14 @@ def begin(plan: Plan) -> Parts:
 def begin_vae(plan: Plan) -> Parts:
     """The whole checkpoint whose VAE a `vae` stage trains."""
     return _fresh(plan) if plan.start is None else load(_existing("start", plan.start), dtype=torch.float32)
+
+
+def turbo_of(parts: Parts) -> Parts:
+    """The same models as a turbo, with a turbo's scheduler."""
+    if parts.kind != "sdxl-base":
+        raise InputError(f"start: {parts.path} holds {parts.kind} weights, expected sdxl-base, the teacher of a turbo")
+    shapes = load_shapes("sdxl-turbo", variant=parts.variant)
+    return replace(parts, kind="sdxl-turbo", scheduler_config=shapes.scheduler)
 
 
 def _existing(name: str, path: Path) -> Path:
@@ -87,6 +95,19 @@ def _fresh(plan: Plan) -> Parts:
     named = {name: words.get(name) for name in ("tokenizer", "tokenizer_2")}
     return Parts(kind, models["unet"], models["vae"], **parts, **named, scheduler_config=shapes.scheduler,
                  path=plan.out, variant=plan.variant)  # fmt: skip
+
+
+def _fresh_refiner(plan: Plan, base: Parts) -> Parts:
+    """A new UNet beside the base's VAE and its second text encoder, which a refiner shares."""
+    from diffusers import UNet2DConditionModel
+
+    if base.text_encoder_2 is None:
+        raise InputError(f"vae: {plan.vae} holds {base.kind} weights, expected sdxl-base, whose text encoder is shared")
+    torch.manual_seed(plan.seed)
+    shapes = load_shapes("sdxl-refiner", variant=plan.variant)
+    unet = UNet2DConditionModel.from_config(shapes.parts["unet"])
+    return replace(base, kind="sdxl-refiner", unet=unet, text_encoder=None, tokenizer=None,
+                   scheduler_config=shapes.scheduler, path=plan.out, variant=plan.variant)  # fmt: skip
 
 
 def _learn_words(folder: Path) -> None:

@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from sdxl.training.batches import Batch
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "Encoded"]
+
+Encoded = tuple[Tensor, dict[str, Tensor] | None]  # [B, tokens, C]; SDXL's pooled vector and sizes
+BEAUTIFUL, PLAIN = 6.0, 2.5  # the scores that diffusers' pipelines give a refiner, with and without the prompt
 
 
 class Denoiser(nn.Module):
     """The UNet and the text encoders as one module, so that one optimizer, one average and one wrapper hold them all.
 
     SDXL's UNet reads the last layer but one of both text encoders, side by side, and the pooled projection of the
-    second; a dropped caption is zeros. SD 1.5's UNet reads the last layer of its encoder; a dropped caption is the
-    empty text.
+    second; a dropped caption is zeros. Its refiner has the second encoder alone; a dropped caption is the empty text
+    with a low score of beauty. SD 1.5's UNet reads the last layer of its encoder; a dropped caption is the empty text.
     """
 
     def __init__(
@@ -51,20 +54,35 @@ class Denoiser(nn.Module):
 
     def predict(self, noised: Tensor, batch: Batch) -> Tensor:  # [B, C, h, w] -> [B, C, h, w]
         """The noise that the UNet predicts."""
-        unet: Any = self.models["unet"]
+        unet = self.unet
         if batch.mask is not None and batch.masked is not None and unet.config.in_channels == 2 * noised.shape[1] + 1:
             noised = torch.cat([noised, batch.mask, batch.masked], dim=1)
-        text, added = self.encode(batch)
-        noised = noised.to(unet.dtype)  # half precision where a frozen UNet is kept in it
-        return unet(noised, batch.timesteps, text, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
+        return self.noise_in(noised, batch.timesteps, self.encode(batch))
 
-    def encode(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor] | None]:  # [B, tokens, C]
+    def noise_in(self, noised: Tensor, timesteps: Tensor, text: Encoded) -> Tensor:  # [B, C, h, w], int64 [B]
+        """The noise that the UNet predicts under encoded captions."""
+        noised = noised.to(self.unet.dtype)  # half precision where a frozen UNet is kept in it
+        return self.unet(noised, timesteps, text[0], added_cond_kwargs=text[1]).sample  # type: ignore[no-any-return]
+
+    @property
+    def unet(self) -> Any:
+        """The UNet."""
+        return self.models["unet"]
+
+    def encode(self, batch: Batch) -> Encoded:
         """The encoded captions for the UNet, and SDXL's pooled vector and sizes."""
+        if "text_encoder" in self.models and "text_encoder_2" in self.models:
+            return self._encode_both(batch)
+        captions = ["" if dropped else text for text, dropped in zip(batch.captions, batch.dropped, strict=True)]
         if "text_encoder_2" not in self.models:
-            captions = ["" if dropped else text for text, dropped in zip(batch.captions, batch.dropped, strict=True)]
             return self._run("text_encoder", captions).last_hidden_state, None
-        encoders = [name for name in ("text_encoder", "text_encoder_2") if name in self.models]
-        outputs = [self._run(name, batch.captions) for name in encoders]
+        output = self._run("text_encoder_2", captions)
+        scores = torch.where(batch.dropped, PLAIN, BEAUTIFUL).to(batch.sizes)[:, None]
+        sizes = torch.cat([batch.sizes[:, :4], scores], dim=1)  # original height, width; crop top, left; score
+        return output.hidden_states[-2], {"text_embeds": output.text_embeds, "time_ids": sizes}
+
+    def _encode_both(self, batch: Batch) -> Encoded:
+        outputs = [self._run(name, batch.captions) for name in ("text_encoder", "text_encoder_2")]
         kept = (~batch.dropped).to(outputs[0].hidden_states[-2].dtype)
         text = torch.cat([output.hidden_states[-2] for output in outputs], dim=2) * kept[:, None, None]
         return text, {"text_embeds": outputs[-1].text_embeds * kept[:, None], "time_ids": batch.sizes}

@@ -13,6 +13,7 @@ from sdxl.errors import InputError
 from sdxl.training.denoiser import Denoiser
 from sdxl.training.loop import FULL
 from sdxl.training.plan import Lora, Plan
+from sdxl.training.student import Student
 from sige.dtypes import named_dtype
 
 __all__ = ["add_lora_layers", "make_denoiser"]
@@ -22,7 +23,7 @@ def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
     """The checkpoint as one module; only the weights that the plan lets learn require gradients."""
     models = {name: model for name, model in parts.models().items() if name != "vae"}
     words = {name: getattr(parts, name.replace("text_encoder", "tokenizer")) for name in models if "text" in name}
-    denoiser = Denoiser(models, words, _alphas(parts), plan.min_snr)
+    denoiser = _made(parts, plan, models, words)
     if plan.learns == "all":
         denoiser.requires_grad_(True).train()
     else:
@@ -38,6 +39,12 @@ def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
     if plan.loop.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
     return denoiser
+
+
+def _made(parts: Parts, plan: Plan, models: dict[str, nn.Module], words: dict[str, Any]) -> Denoiser:
+    if plan.stage == "distil":
+        return Student(models, words, _alphas(parts), steps=plan.distil.steps)
+    return Denoiser(models, words, _alphas(parts), plan.min_snr)
 
 
 def _alphas(parts: Parts) -> Tensor:  # [T]

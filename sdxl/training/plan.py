@@ -10,10 +10,11 @@ from sdxl.errors import InputError
 from sdxl.training.loop import LoopConfig
 from sdxl.training.reading import build, read
 
-__all__ = ["Data", "Lora", "Plan", "load_plan"]
+__all__ = ["TIMESTEPS", "Data", "Distil", "Lora", "Plan", "load_plan"]
 
-STAGES = ("vae", "diffusion")
-KINDS = ("sdxl-base", "sdxl-inpaint", "sd15", "sd15-inpaint")
+STAGES = ("vae", "diffusion", "distil")
+KINDS = ("sdxl-base", "sdxl-inpaint", "sdxl-refiner", "sd15", "sd15-inpaint")
+TIMESTEPS = 1000  # of the noise schedule
 LEARN = ("all", "unet", "lora")
 
 
@@ -64,10 +65,26 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Distil:
+    """A teacher's many guided steps, which a student learns to make in few steps without guidance."""
+
+    steps: int = 4  # of the student
+    teacher_steps: int = 15  # by DPM-Solver++, each with and without the caption
+    guidance: float = 7.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= self.teacher_steps <= TIMESTEPS:
+            raise InputError(
+                f"distil: got {self.steps} steps and {self.teacher_steps} teacher_steps, expected at least one step, "
+                "and no fewer of the teacher"
+            )
+
+
+@dataclass(frozen=True)
 class Plan:
     """One stage of training."""
 
-    stage: str  # vae, diffusion
+    stage: str  # vae, diffusion, distil
     out: Path
     data: Data
     loop: LoopConfig
@@ -75,9 +92,11 @@ class Plan:
     variant: str = "full"  # without `start`: the config of the shapes
     seed: int = 0  # of all random numbers
     start: Path | None = None  # the checkpoint to go on from; None: new models
-    vae: Path | None = None  # without `start`: the checkpoint whose VAE a diffusion stage uses
+    vae: Path | None = None  # without `start`: the checkpoint whose VAE, and a refiner's text encoder, are used
     learn: str | None = None  # all, unet, lora; None: unet with `start`, all without
     lora: Lora = field(default_factory=Lora)
+    distil: Distil = field(default_factory=Distil)
+    timesteps: int = TIMESTEPS  # those below are learned: a refiner sees little noise
     drop: float = 0.1  # share of the captions that are left out, for guidance
     min_snr: float | None = None
     prompts: tuple[str, ...] = ()  # prompts of the samples
@@ -89,8 +108,12 @@ class Plan:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(known)}")
         if not 0 <= self.drop <= 1:
             raise InputError(f"drop: got {self.drop}, expected a share from 0 to 1")
+        if not 1 <= self.timesteps <= TIMESTEPS:
+            raise InputError(f"timesteps: got {self.timesteps}, expected a number from 1 to {TIMESTEPS}")
         if self.stage == "vae":
             self._check_vae()
+        elif self.stage == "distil":
+            self._check_distil()
         elif self.start is None:
             self._check_from_nothing()
 
@@ -100,16 +123,30 @@ class Plan:
         if self.learn is not None:
             raise InputError(f"learn: got {self.learn!r}, but the stage vae learns the VAE: leave it out")
 
+    def _check_distil(self) -> None:
+        if self.start is None:
+            raise InputError("start: is missing: the stage distil needs a checkpoint of sdxl-base, the teacher")
+        if self.kind not in (None, "sdxl-base"):
+            raise InputError(
+                f"kind: got {self.kind!r}, but the stage distil makes sdxl-turbo of sdxl-base: leave it out"
+            )
+        if self.timesteps != TIMESTEPS or self.min_snr is not None:
+            name = "min_snr" if self.min_snr is not None else "timesteps"
+            raise InputError(f"{name}: the stage distil learns its own few timesteps, all alike: leave it out")
+
     def _check_from_nothing(self) -> None:
         if self.vae is None:
             raise InputError("a diffusion stage needs `start`, or `vae`: the checkpoint whose VAE it learns on")
-        if self.learn not in (None, "all"):
-            raise InputError(f"learn: got {self.learn!r} without `start`: from nothing everything has to learn")
+        whole = "unet" if self.kind == "sdxl-refiner" else "all"  # a refiner reads its base's text encoder
+        if self.learn not in (None, whole):
+            raise InputError(
+                f"learn: got {self.learn!r} without `start`: from nothing expected {whole!r}, or leave it out"
+            )
 
     @property
     def learns(self) -> str:
         """The weights that learn: one of LEARN."""
-        return self.learn or ("all" if self.start is None else "unet")
+        return self.learn or ("all" if self.start is None and self.kind != "sdxl-refiner" else "unet")
 
 
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:

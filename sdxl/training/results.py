@@ -7,6 +7,7 @@ from pathlib import Path
 
 import diffusers
 
+from sdxl.checkpoint.find import FILE_NAMES
 from sdxl.checkpoint.load import Parts
 from sdxl.checkpoint.save import save_folder, save_single_file
 from sdxl.training.plan import Plan
@@ -15,19 +16,26 @@ from sige.files import atomic_write
 __all__ = ["FOLDER", "LORA", "WEIGHTS", "write_results"]
 
 WEIGHTS, FOLDER, LORA = "model.safetensors", "diffusers", "pytorch_lora_weights.safetensors"
-_MODEL = {"sdxl-base": "sdxl", "sdxl-turbo": "sdxl", "sdxl-inpaint": "sdxl-inpaint"}  # run.py's names
+_FLAGS = {  # of run.py, for weights of a kind
+    "sdxl-base": "--model sdxl",
+    "sdxl-turbo": "--run_type turbo",
+    "sdxl-inpaint": "--model sdxl-inpaint",
+}
 
 
 def write_results(parts: Parts, plan: Plan) -> str:
     """Writes the learned weights, and returns a line that says where they are and how to use them."""
-    command = f"python run.py --model {_MODEL.get(parts.kind, 'sd15')} --weight_path"
+    command = f"python run.py {_FLAGS.get(parts.kind, '--model sd15')} --weight_path"
     if plan.stage == "diffusion" and plan.learns == "lora":
         _save_lora(parts, plan.out / LORA)
         return f"wrote {plan.out / LORA}: {command} {plan.start} --lora {plan.out / LORA} ..."
-    if plan.start is not None:  # without a start, the tokenizers were learned into this folder
+    if plan.start is not None or parts.kind == "sdxl-refiner":  # else they were learned into this folder
         _save_words(parts, plan.out)
     _save_checkpoint(parts, plan.out)
     file, folder = plan.out / WEIGHTS, plan.out / FOLDER
+    if parts.kind == "sdxl-refiner":  # it is found beside its base
+        advice = f"copy it to {FILE_NAMES[parts.kind]} beside the base, then python run.py --refined True ..."
+        return f"wrote {file} and, for diffusers, {folder}: {advice}"
     return f"wrote {file} and, for diffusers, {folder}: {command} {file} ..."
 
 

@@ -1,4 +1,9 @@
-"""The stages of training: a VAE from scenes, then a UNet, perhaps with its text encoders, on that VAE's latents."""
+"""The stages of training.
+
+vae         pixels of scenes ─▶ a VAE
+diffusion   its latents ─▶ a UNet, perhaps with text encoders
+distil      what that UNet paints in many steps ─▶ a UNet that needs few
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ from sdxl.checkpoint.load import Parts
 from sdxl.scenes.draw import draw
 from sdxl.scenes.numbered import scene_at
 from sdxl.training.autoencoder import Autoencoder, normalise, scene_crops
-from sdxl.training.batches import Batch, make_batch
-from sdxl.training.begin import begin, begin_vae
+from sdxl.training.batches import Batch, Source, make_batch
+from sdxl.training.begin import begin, begin_vae, turbo_of
 from sdxl.training.folder import FolderPictures
 from sdxl.training.inpaint import inpaints
 from sdxl.training.latents import Draws, kept_latents
@@ -24,6 +29,7 @@ from sdxl.training.plan import Data, Plan
 from sdxl.training.processes import processes
 from sdxl.training.results import write_results
 from sdxl.training.samples import paint_again, paint_masked, paint_prompts
+from sdxl.training.teacher import kept_trajectories
 
 __all__ = ["run"]
 
@@ -33,7 +39,7 @@ _MEASURED = 256  # scenes to measure latents on
 def run(plan: Plan) -> str:
     """Trains a stage, writes the weights into the plan's folder, and returns a line that says how to use them."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    parts = _train_vae(plan) if plan.stage == "vae" else _train_diffusion(plan)
+    parts = {"vae": _train_vae, "diffusion": _train_diffusion, "distil": _train_student}[plan.stage](plan)
     for model in parts.models().values():
         model.eval().requires_grad_(False)
     with processes().main_process_first():
@@ -62,13 +68,30 @@ def _train_diffusion(plan: Plan) -> Parts:
     draws = Draws(masks=inpaints(parts), repeats=plan.data.repeats, seed=plan.seed)
     source = kept_latents(parts.vae, pictures, plan.out / "latents.safetensors", draws)
     model = make_denoiser(parts, plan)
-    options: dict[str, Any] = {"seed": plan.seed, "batch": plan.loop.batch, "drop": plan.drop, "timesteps": 1000}
-
-    def batch_of(step: int, share: tuple[int, int]) -> Batch:
-        return make_batch(source, step=step, share=share, **options)
-
-    train(model, batch_of, plan.loop, plan.out, _sampler(parts, plan, pictures)).install()
+    train(model, _batches(source, plan, plan.drop), plan.loop, plan.out, _sampler(parts, plan, pictures)).install()
     return parts
+
+
+def _train_student(plan: Plan) -> Parts:
+    """Lets the checkpoint paint every caption once, then trains its UNet to paint the same in few steps."""
+    pictures = _pictures(plan.data)
+    teacher = begin(plan)
+    parts = turbo_of(teacher)
+    model = make_denoiser(parts, plan).to(processes().device)
+    path = plan.out / "trajectories.safetensors"
+    source = kept_trajectories(model, pictures, path, plan.distil, teacher.scheduler_config, plan.seed)
+    train(model, _batches(source, plan, drop=0.0), plan.loop, plan.out, _sampler(parts, plan, pictures)).install()
+    return parts
+
+
+def _batches(source: Source, plan: Plan, drop: float) -> Callable[[int, tuple[int, int]], Batch]:
+    def batch_of(step: int, share: tuple[int, int]) -> Batch:
+        timesteps = 0, plan.timesteps
+        return make_batch(
+            source, seed=plan.seed, step=step, batch=plan.loop.batch, drop=drop, timesteps=timesteps, share=share
+        )
+
+    return batch_of
 
 
 def _pictures(data: Data) -> Pictures:
@@ -78,7 +101,7 @@ def _pictures(data: Data) -> Pictures:
 
 
 def _sampler(parts: Parts, plan: Plan, pictures: Pictures) -> Callable[[int], None] | None:
-    if not plan.prompts:
+    if not plan.prompts or parts.kind == "sdxl-refiner":  # a refiner paints nothing by itself
         return None
     return partial(paint_masked, parts, plan, pictures) if inpaints(parts) else partial(paint_prompts, parts, plan)
 

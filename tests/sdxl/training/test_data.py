@@ -40,7 +40,7 @@ def test_every_example_comes_once_per_epoch(batch: int) -> None:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_parts_of_a_batch_are_the_whole(world: int) -> None:
-    options = {"seed": 3, "step": 7, "batch": 8, "drop": 0.5, "timesteps": 1000}
+    options = {"seed": 3, "step": 7, "batch": 8, "drop": 0.5, "timesteps": (0, 1000)}
     whole = make_batch(Rows(), **options)
     parts = [make_batch(Rows(), **options, share=(rank, world)) for rank in range(world)]
     for name in ("latents", "noise", "timesteps", "sizes", "dropped"):

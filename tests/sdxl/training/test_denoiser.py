@@ -38,7 +38,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Latents:
 
 
 def batch(scenes: Latents, **options: Any) -> Batch:
-    return make_batch(scenes, **{"seed": 0, "step": 0, "batch": 4, "drop": 0.0, "timesteps": 1000, **options})
+    return make_batch(scenes, **{"seed": 0, "step": 0, "batch": 4, "drop": 0.0, "timesteps": (0, 1000), **options})
 
 
 @pytest.mark.parametrize("kind", ["sdxl-base", "sdxl-inpaint", "sd15", "sd15-inpaint"])
