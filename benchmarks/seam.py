@@ -2,10 +2,10 @@
 
     python -m benchmarks.seam [--weights FILE ...] [--count 50] [--steps 30] [--scale 4] [--json OUT] [--grid OUT.png]
 
-Each edit asks for another thing in a thing's place, in a held-out scene. The scene with that thing is drawn, so the true
-picture is known; near the mask's edge it is mostly what continues from outside. `band` is the mean error, of 255, of the
-pixels at most 8 from the edge, inside the mask; `mask` that of all its pixels. Two rows stand beside the models': the
-true picture through the VAE, which no model of that VAE can beat, and the mean colour around the mask.
+Each edit asks for another thing in a thing's place, in a held-out scene. The scene with that thing is drawn, so the
+true picture is known; near the mask's edge it is mostly what continues from outside. `band` is the mean error, of 255,
+of the pixels inside the mask at most 8 from its edge; `mask` that of all its pixels. Two rows stand beside the models':
+the true picture through the VAE, which no model of that VAE can beat, and the mean colour around the mask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python tools/embed.py IN [--kind base|inpaint|turbo|refiner]`: puts a trained checkpoint into assets/embedded, as fp16.
+"""`python tools/embed.py IN [--kind base|inpaint|turbo|refiner]`: puts a trained one into assets/embedded, in fp16.
 
 IN is the single file that train.py wrote, with its tokenizers beside it.
 """

@@ -174,7 +174,7 @@ def _add_pictures(parser: _Parser) -> None:
     add("--edited_img", **FILE, help="sdedit: the picture with the rough edit in it")
     add(
         "--keep",
-        help="sdedit: outside (default of sparse runs): what was not painted over stays; nothing: all may change",
+        help="sdedit: outside (default if sparse): what was not painted over stays; nothing: all may change",
     )
     add("--output_path", type=Path, metavar="FILE.png", help="where to write; the PNG carries its settings")
     add("--H", dest="height", **WHOLE, help="height in pixels (default: the picture's own)")

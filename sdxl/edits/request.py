@@ -53,7 +53,7 @@ class Request:
     policy: Policy | None = None  # sige.Temporal, sige.Lockstep; None: every pass is dense
     refined: bool = False  # a refiner takes part: after the base, or from `sampling.denoising_split` on
     keep: str | None = (
-        None  # of an SDEdit's original: outside, what was not painted over; nothing; None: outside if sparse
+        None  # of an SDEdit's original: outside (what was not painted over), nothing; None: `keeps_outside`
     )
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Request:
 
     @property
     def keeps_outside(self) -> bool:
-        """Says whether an SDEdit keeps the original outside what was painted over: sparse ones do unless told not to."""
+        """Says whether an SDEdit keeps the original outside what was painted over; a sparse one does by itself."""
         if self.keep is None:
             return self.task == "sdedit" and self.policy is not None
         return self.keep == "outside"

@@ -127,9 +127,7 @@ class Plan:
         if self.start is None:
             raise InputError("start: is missing: the stage distil needs a checkpoint of sdxl-base, the teacher")
         if self.kind not in (None, "sdxl-base"):
-            raise InputError(
-                f"kind: got {self.kind!r}, but the stage distil makes sdxl-turbo of sdxl-base: leave it out"
-            )
+            raise InputError(f"kind: got {self.kind!r}, but the stage distil makes a turbo of sdxl-base: leave it out")
         if self.timesteps != TIMESTEPS or self.min_snr is not None:
             name = "min_snr" if self.min_snr is not None else "timesteps"
             raise InputError(f"{name}: the stage distil learns its own few timesteps, all alike: leave it out")
@@ -139,9 +137,7 @@ class Plan:
             raise InputError("a diffusion stage needs `start`, or `vae`: the checkpoint whose VAE it learns on")
         whole = "unet" if self.kind == "sdxl-refiner" else "all"  # a refiner reads its base's text encoder
         if self.learn not in (None, whole):
-            raise InputError(
-                f"learn: got {self.learn!r} without `start`: from nothing expected {whole!r}, or leave it out"
-            )
+            raise InputError(f"learn: got {self.learn!r} without `start`, expected {whole!r}: leave it out")
 
     @property
     def learns(self) -> str:

@@ -43,7 +43,7 @@ def solve(teacher: Denoiser, batch: Batch, config: Distil, scheduler: dict[str, 
         times = timestep.to(latents.device).expand(len(latents))
         new, plain = (teacher.noise_in(latents, times, text).float() for text in guided)
         latents = solver.step(plain + config.guidance * (new - plain), timestep, latents).prev_sample
-    return latents
+    return latents  # type: ignore[no-any-return]
 
 
 def _with(batch: Batch, dropped: bool) -> Batch:
@@ -82,7 +82,7 @@ def _solved(
     numbers: range,
     bar: tqdm[Any],
 ) -> Tensor:  # fp16 [N, C, h, w]
-    device = teacher.alphas.device
+    device: Any = teacher.alphas.device
     height, width = (side // 8 for side in pictures.size)
     some = max(_AT_ONCE // (height * width), 1)
     made = []
