@@ -152,6 +152,7 @@ TEXT: dict[str, Any] = {"metavar": "TEXT"}
 FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
 FILES: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "FILE"}
+FILES_WITH_STRENGTH: dict[str, Any] = FILES | {"metavar": "FILE[:X]"}
 PAIR: dict[str, Any] = {"nargs": "+", "action": _Pair}
 
 
@@ -241,7 +242,7 @@ def _add_weights(parser: _Parser) -> None:
     add("--model", help=text)
     add("--weight_path", **FOLDER, help="where the checkpoints are (default: pretrained)")
     add("--config_path", **FOLDER, help="where the models' shapes are (default: configs)")
-    add("--lora", **FILES, help="LoRA weights, one or several")
+    add("--lora", **FILES_WITH_STRENGTH, help="LoRA weights, one or several; FILE:0.8 takes one at 0.8 of its strength")
     add("--textual_inversion", **FILES, help="learned words, one or several")
     add("--device", help="cpu, cuda, cuda:1, auto (default: cuda where there is one)")
     add("--dtype", help="fp32, fp16, bf16, auto (default: fp32 on the cpu, fp16 on cuda)")

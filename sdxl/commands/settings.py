@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sdxl.commands import rules
 from sdxl.commands.fields import TURBO_SCALE, TURBO_STEPS, Fields
+from sdxl.commands.weight_rules import check_weights
 from sdxl.errors import InputError
 
 __all__ = ["Settings"]
@@ -30,6 +31,8 @@ class Settings(Fields):
 
     def __post_init__(self) -> None:
         rules.check(self)
+        if self.generates:
+            check_weights(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that the picture depends on, as JSON can hold them; the output path is not among them."""

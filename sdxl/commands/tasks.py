@@ -17,6 +17,7 @@ from sdxl.errors import InputError
 from sdxl.pictures.images import size_of, size_text
 from sdxl.pictures.png import check_png_output, save_png
 from sdxl.pipelines.find import Weights
+from sdxl.pipelines.lora import with_strength
 from sige.dtypes import named_dtype
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def run(settings: Settings) -> str:
 
 
 def _check_extras(settings: Settings) -> None:
-    for name in ("lora", "textual_inversion"):
-        for file in getattr(settings, name):
+    files = {"lora": [with_strength(text)[0] for text in settings.lora], "textual_inversion": settings.textual_inversion}
+    for name, named in files.items():
+        for file in named:
             if not Path(file).exists():
                 raise InputError(f"{flag(name)}: {file} does not exist")
 

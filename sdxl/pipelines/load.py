@@ -10,6 +10,7 @@ from sdxl.checkpoint.embedded import EMBEDDED
 from sdxl.errors import InputError
 from sdxl.pipelines.extras import add_lora, add_words
 from sdxl.pipelines.find import Weights, find, kind_of
+from sdxl.pipelines.lora import with_strength
 from sdxl.pipelines.mended import quiet
 from sdxl.pipelines.schedulers import make_scheduler
 from sige.dtypes import named_dtype
@@ -87,7 +88,7 @@ def load_weights(
     _check_kind(parts.kind, weights)
     pipe = make_pipeline(parts, task, scheduler)
     for file in lora:
-        add_lora(pipe, file)
+        add_lora(pipe, *with_strength(file))
     for file in textual_inversion:
         add_words(pipe, file)
     return pipe
