@@ -32,6 +32,7 @@ class Fields:
     negative_prompt: str | None = None
     prompt_2: str | None = None
     negative_prompt_2: str | None = None
+    clip_skip: int | None = None
 
     init_img: Path | None = None
     mask_path: Path | None = None

@@ -179,11 +179,12 @@ def _add_pictures(parser: _Parser) -> None:
 
 
 def _add_prompts(parser: _Parser) -> None:
-    add = parser.add_argument_group("prompts").add_argument
-    add("--prompt", **TEXT, help="what the picture shows")
+    add = parser.add_argument_group("prompts", r"a backslash makes a bracket text: \(red\)").add_argument
+    add("--prompt", **TEXT, help="what the picture shows, of any length; (word:1.3) weighs, (word) by 1.1, [word] by 1/1.1")
     add("--negative_prompt", **TEXT, help="what it does not show; needs a --scale above 1")
     add("--prompt_2", **TEXT, help="for the second text encoder (default: --prompt)")
     add("--negative_prompt_2", **TEXT, help="for the second text encoder (default: --negative_prompt)")
+    add("--clip_skip", **WHOLE, help="how many of the text encoders' last layers the prompt leaves out (default: none)")
 
 
 def _add_sampling(parser: _Parser) -> None:

@@ -46,6 +46,7 @@ def _sampling(settings: Settings) -> Sampling:
         negative_prompt=settings.negative_prompt,
         prompt_2=settings.prompt_2,
         negative_prompt_2=settings.negative_prompt_2,
+        clip_skip=settings.clip_skip,
         steps=settings.steps,
         scale=settings.scale,
         eta=settings.eta,

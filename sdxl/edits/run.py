@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import sige
-from sdxl.edits.calling import from_split, pipeline_arguments, until_split
+from sdxl.edits.calling import from_split, pipeline_arguments, tokens_of, until_split
 from sdxl.edits.request import CELL, Request
 from sdxl.edits.result import Result
 from sdxl.edits.sparse import REFINER, Engine, PassesByComponent
@@ -173,7 +173,8 @@ def _result(
     began: float,
 ) -> Result:
     seconds = perf_counter() - began
-    shapes = {prefix: PipelineShape.of(pipe) for prefix, pipe in zip(("", REFINER), pipes, strict=False)}
+    named = zip(("", REFINER), pipes, strict=False)
+    shapes = {prefix: PipelineShape.of(pipe, tokens_of(pipe, request.sampling)) for prefix, pipe in named}
     counted = EditWork(
         shapes,
         request.padded_size,

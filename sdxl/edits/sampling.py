@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from sdxl.errors import InputError
+from sdxl.pipelines.emphasis import parse_emphasis
 from sige.sizes import Size
 
 __all__ = ["REFINER_STRENGTH", "STRENGTH", "Sampling"]
 
 STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}  # of each task that begins with a picture
 REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
+MOST_SKIPPED = 64  # more than any text encoder has layers
 
 
 @dataclass(frozen=True)
 class Sampling:
     """The values that a pipeline samples with: prompts, steps, guidance, seed, size conditioning.
+
+    A prompt may be of any length. `(a red ball:1.3)` weighs its words, `(a)` by 1.1, `[a]` by 1/1.1; `\\(` is a bracket.
 
     >>> Sampling("a horse", steps=30).strength_of("inpainting")
     1.0
@@ -38,8 +42,15 @@ class Sampling:
     negative_target_size: Size | None = None
     negative_crops_coords_top_left: Size | None = None
     denoising_split: float | None = None  # where a refiner takes over; None: it follows the finished picture
+    clip_skip: int | None = None  # how many of each text encoder's last layers the prompt leaves out
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+            parse_emphasis(getattr(self, name) or "", name)  # refuses wrong weights
+        if self.clip_skip is not None and not 1 <= self.clip_skip <= MOST_SKIPPED:
+            raise InputError(
+                f"clip_skip: got {self.clip_skip}, expected a number from 1 to {MOST_SKIPPED}, or none", "clip_skip"
+            )
         for name, value in (("strength", self.strength), ("denoising_split", self.denoising_split), ("eta", self.eta)):
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{name}: got {value}, expected a number from 0 to 1", name)
