@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from sdxl.commands.settings import Settings
 from sdxl.pictures.images import check_same_size, load_image, resize, size_of
 from sdxl.pictures.masks import Mask, check_mask, load_mask
+from sdxl.pictures.shaping import resize_mask
 from sige.sizes import Size
 
 __all__ = ["Inputs", "load_inputs"]
@@ -41,20 +41,9 @@ def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
     if mask is not None:
         if mask.shape != size:
             check_mask(mask, (own[0], own[1]), str(settings.mask_path))
-        mask = _resized_mask(mask, size)
+        mask = resize_mask(mask, size)
     return Inputs(_resized(image, size), _resized(edited, size), mask)
 
 
 def _resized(image: Image.Image | None, size: Size) -> Image.Image | None:
     return image if image is None or size_of(image) == size else resize(image, *size)
-
-
-def _resized_mask(
-    mask: Mask,  # [H, W]
-    size: Size,
-) -> Mask:  # [*size]
-    """The mask at the size; shrinking averages, so that thin strokes stay as grey, and growing keeps edges hard."""
-    if mask.shape == size:
-        return mask
-    resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BOX)
-    return np.asarray(resized).clip(0, 1)

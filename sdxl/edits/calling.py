@@ -50,6 +50,8 @@ def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> 
         arguments["strength"] = sampling.strength_of(task)
     if "height" in known:
         arguments |= {"height": size[0], "width": size[1]}
+    if "controlnet_conditioning_scale" in known:
+        arguments["controlnet_conditioning_scale"] = float(sampling.control_scale)
     if sampling.clip_skip is not None:
         arguments["clip_skip"] = sampling.clip_skip
     return embedded(pipe, arguments, guided=sampling.is_guided)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import sige
 from sdxl.edits.calling import from_split, pipeline_arguments, tokens_of, until_split
+from sdxl.edits.crop import Crop
 from sdxl.edits.request import CELL, Request
 from sdxl.edits.result import Result
 from sdxl.edits.sparse import REFINER, Engine, PassesByComponent
@@ -41,10 +42,15 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
         raise InputError(f"refiner: got {got}", "refiner")
     began = perf_counter()
     request = _sized(request, pipe)
+    _check_control(request, pipe)
     pipes = [pipe] if refiner is None else [pipe, refiner]
     if request.is_empty:
         assert request.image is not None
         return _result(request, pipes, request.image.copy(), {}, (), began)
+    if request.only_masked is not None:
+        crop = Crop.of(request)
+        result = run(pipe, crop.part, refiner=refiner, on_step=on_step)
+        return replace(result, image=crop.put_back(result.image))
     progress = Progress(on_step, request.picture_size, request.padded_size)
     try:
         with Engine(pipes, request.region, request.sparse_policy) as engine:
@@ -65,11 +71,20 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
 
 
 def _sized(request: Request, pipe: Any) -> Request:
-    """The request; for text2img without a size, a copy at the size that the model was trained at."""
-    if request.task != "text2img" or request.size is not None:
+    """The request; where the model's size is asked for, a copy at the size that the model was trained at."""
+    if request.size is not None or (request.task != "text2img" and request.only_masked is None):
         return request
     side = int(pipe.unet.config.sample_size) * CELL
     return replace(request, size=(side, side))
+
+
+def _check_control(request: Request, pipe: Any) -> None:
+    """A control picture and a ControlNet come together."""
+    if (request.control is None) == (getattr(pipe, "controlnet", None) is None):
+        return
+    if request.control is None:
+        raise InputError("control is missing: the pipeline has a ControlNet, which follows a picture", "control")
+    raise InputError("control: got a picture, but the pipeline has no ControlNet: load one, or leave it out", "control")
 
 
 class _Edit:
@@ -79,7 +94,7 @@ class _Edit:
         self.pipe, self.request, self.refiner = pipe, request, refiner
         self.engine, self.progress = engine, progress
         self.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
-        names = {"image": request.start, "mask_image": request.mask_image}
+        names = {"image": request.start, "mask_image": request.mask_image, "control_image": request.control_image}
         self.pictures = {name: picture for name, picture in names.items() if picture is not None}
 
     def plain(self) -> Image.Image:
@@ -161,7 +176,13 @@ class _Edit:
         arguments = pipeline_arguments(pipe, request.task, request.padded_size, request.sampling)
         with self.engine.following(pipe, *latents), mended(pipe):
             arguments |= {"generator": self.generator, "callback_on_step_end": self.progress}
-            return pipe(**{**arguments, **pictures, **options}).images
+            return pipe(**{**arguments, **_for(pipe, pictures), **options}).images
+
+
+def _for(pipe: Any, pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """The pictures that the pipeline takes: a refiner follows no control picture."""
+    controlled = getattr(pipe, "controlnet", None) is not None
+    return {name: picture for name, picture in pictures.items() if controlled or name != "control_image"}
 
 
 def _result(

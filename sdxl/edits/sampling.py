@@ -14,6 +14,7 @@ __all__ = ["REFINER_STRENGTH", "STRENGTH", "Sampling"]
 STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}  # of each task that begins with a picture
 REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
 MOST_SKIPPED = 64  # more than any text encoder has layers
+STRONGEST = 10.0  # a ControlNet: far beyond what makes pictures
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,15 @@ class Sampling:
     negative_crops_coords_top_left: Size | None = None
     denoising_split: float | None = None  # where a refiner takes over; None: it follows the finished picture
     clip_skip: int | None = None  # how many of each text encoder's last layers the prompt leaves out
+    control_scale: float = 1.0  # of what a ControlNet adds
 
     def __post_init__(self) -> None:
         for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
             parse_emphasis(getattr(self, name) or "", name)  # refuses wrong weights
+        if not 0 < self.control_scale <= STRONGEST:
+            raise InputError(
+                f"control_scale: got {self.control_scale}, expected a number above 0, up to {STRONGEST:g}", "control_scale"
+            )
         if self.clip_skip is not None and not 1 <= self.clip_skip <= MOST_SKIPPED:
             raise InputError(
                 f"clip_skip: got {self.clip_skip}, expected a number from 1 to {MOST_SKIPPED}, or none", "clip_skip"
