@@ -40,6 +40,10 @@ class Fields:
     output_path: Path | None = None
     height: int | None = None
     width: int | None = None
+    grow: int | None = None
+    mask_blur: int | None = None
+    only_masked: int | None = None
+    n: int = 1
 
     steps: int = STEPS
     scale: float = SCALE

@@ -147,6 +147,7 @@ class _Pair(argparse.Action):
 
 
 WHOLE: dict[str, Any] = {"type": _whole, "metavar": "N"}
+PIXELS: dict[str, Any] = {"type": _whole, "metavar": "PIXELS"}
 NUMBER: dict[str, Any] = {"type": _number, "metavar": "X"}
 TEXT: dict[str, Any] = {"metavar": "TEXT"}
 FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
@@ -174,8 +175,15 @@ def _add_pictures(parser: _Parser) -> None:
     add("--mask_path", **FILE, help="inpainting: .npy or picture, as large; white is repainted")
     add("--edited_img", **FILE, help="sdedit: the picture with the rough edit in it")
     add("--output_path", type=Path, metavar="FILE.png", help="where to write; the PNG carries its settings")
+    add("--json", **FILE, help="write the figures too: seconds, steps, passes; of a profile all of them")
     add("--H", dest="height", **WHOLE, help="height in pixels (default: the picture's own)")
     add("--W", dest="width", **WHOLE, help="width in pixels (default: the picture's own)")
+    add("--grow", **PIXELS, help="inpainting: the mask grows by so many pixels to every side (default: 0)")
+    add("--mask_blur", **PIXELS, help="inpainting: its edge turns soft over so many pixels, inwards (default: 0)")
+    text = "inpainting: paint only the mask and so many pixels around it, at the model's size or --H and --W, for "
+    text += "pictures larger than the model likes"
+    add("--only_masked", **PIXELS, help=text)
+    add("--n", **WHOLE, help="how many pictures, with consecutive seeds: NAME-1.png, NAME-2.png, ... (default: 1)")
 
 
 def _add_prompts(parser: _Parser) -> None:
@@ -263,4 +271,3 @@ def _add_profile(parser: _Parser) -> None:
     add = parser.add_argument_group("profiles", text).add_argument
     add("--macs_only", **_switch("count only: no weights, no memory, no time"))
     add("--runs", **WHOLE, help="timed runs (default: 5)")
-    add("--json", **FILE, help="write the figures too")

@@ -27,6 +27,7 @@ class Inputs:
 def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
     """Reads the files, checks that they fit each other, and brings them to --H and --W, by default their own size.
 
+    With --only_masked these are the size of the part that is painted, and the pictures keep theirs.
     A picture that is given stands in the place of the file that --init_img names.
     """
     if image is None and settings.init_img is not None:
@@ -37,7 +38,7 @@ def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
         check_same_size(image, edited, (str(settings.init_img), str(settings.edited_img)))
     picture = edited if image is None else image
     own = size_of(picture) if picture is not None else mask.shape if mask is not None else (0, 0)
-    size = (settings.height or own[0], settings.width or own[1])
+    size = own if settings.only_masked is not None else (settings.height or own[0], settings.width or own[1])
     if mask is not None:
         if mask.shape != size:
             check_mask(mask, (own[0], own[1]), str(settings.mask_path))

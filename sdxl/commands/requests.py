@@ -18,9 +18,10 @@ __all__ = ["make_policy", "make_request"]
 
 
 def make_request(settings: Settings, inputs: Inputs) -> Request:
-    """The request; that of text2img has no size where the settings leave the size to the model."""
+    """The request; a size that the settings leave to the model is left out."""
     sides = settings.height, settings.width
-    size = None if settings.task != "text2img" or sides[0] is None or sides[1] is None else (sides[0], sides[1])
+    takes_size = settings.task == "text2img" or settings.only_masked is not None
+    size = (sides[0], sides[1]) if takes_size and sides[0] is not None and sides[1] is not None else None
     return Request(
         _sampling(settings),
         image=inputs.image,
@@ -29,6 +30,9 @@ def make_request(settings: Settings, inputs: Inputs) -> Request:
         size=size,
         policy=make_policy(settings) if settings.sparse else None,
         refined=settings.refined,
+        grow=settings.grow or 0,
+        mask_blur=settings.mask_blur or 0,
+        only_masked=settings.only_masked,
     )
 
 

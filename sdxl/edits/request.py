@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdxl.edits.limits import MOST_PIXELS
 from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
 from sdxl.pictures.images import pad_to_multiple, size_of, size_text
@@ -23,12 +24,11 @@ from sige.sizes import Size
 if TYPE_CHECKING:
     from sige import Policy, Region
 
-__all__ = ["CELL", "MOST_PIXELS", "Request"]
+__all__ = ["CELL", "Request"]
 
 logger = logging.getLogger(__name__)
 
 CELL = 8  # pixels that a latent covers, along each side
-MOST_PIXELS = {"grow": 1024, "mask_blur": 256, "only_masked": 4096}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Integral
 
+from sdxl.edits.limits import MOST_SKIPPED, STRONGEST_CONTROL
 from sdxl.errors import InputError
 from sdxl.pipelines.emphasis import parse_emphasis
 from sige.sizes import Size
@@ -13,8 +14,6 @@ __all__ = ["REFINER_STRENGTH", "STRENGTH", "Sampling"]
 
 STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}  # of each task that begins with a picture
 REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
-MOST_SKIPPED = 64  # more than any text encoder has layers
-STRONGEST = 10.0  # a ControlNet: far beyond what makes pictures
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
             parse_emphasis(getattr(self, name) or "", name)  # refuses wrong weights
-        if not 0 < self.control_scale <= STRONGEST:
+        if not 0 < self.control_scale <= STRONGEST_CONTROL:
             raise InputError(
-                f"control_scale: got {self.control_scale}, expected a number above 0, up to {STRONGEST:g}", "control_scale"
+                f"control_scale: got {self.control_scale}, expected a number above 0, up to {STRONGEST_CONTROL:g}", "control_scale"
             )
         if self.clip_skip is not None and not 1 <= self.clip_skip <= MOST_SKIPPED:
             raise InputError(

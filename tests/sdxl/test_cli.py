@@ -188,7 +188,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TEXT, "--strength", "0.5"], "--strength has no effect with --task text2img"),
         ([*IMAGE, "--edited_img", "e.png"], "--edited_img has no effect with --task img2img, only with sdedit"),
         ([*SDEDIT, "--mask_path", "m.npy"], "--mask_path has no effect with --task sdedit, only with inpainting"),
-        ([*INPAINT, "--json", "x.json"], "--json has no effect with --mode generate"),
         ([*INPAINT, "--macs_only"], "--macs_only has no effect with --mode generate"),
         ([*INPAINT, "--runs", "3"], "--runs has no effect with --mode generate"),
         # which weights
