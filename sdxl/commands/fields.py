@@ -78,8 +78,14 @@ class Fields:
     weight_path: Path = Path("pretrained")
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[str, ...] = ()
+    vae: Path | None = None
+    controlnet: Path | None = None
+    control_image: Path | None = None
+    control_scale: float | None = None
     device: str = "auto"
     dtype: str = "auto"
+    attention: str = "auto"
+    offload: str = "none"
 
     json: Path | None = None
     macs_only: bool = False

@@ -253,8 +253,15 @@ def _add_weights(parser: _Parser) -> None:
     add("--config_path", **FOLDER, help="where the models' shapes are (default: configs)")
     add("--lora", **FILES_WITH_STRENGTH, help="LoRA weights, one or several; FILE:0.8 takes one at 0.8 of its strength")
     add("--textual_inversion", **FILES, help="learned words, one or several")
+    add("--vae", type=Path, metavar="FILE", help="another VAE: a .safetensors file or a diffusers folder")
+    add("--controlnet", **FOLDER, help="inpainting: a ControlNet in the diffusers layout, which follows --control_image")
+    add("--control_image", **FILE, help="what the ControlNet follows, as large as --init_img: edges, depths, poses")
+    add("--control_scale", **NUMBER, help="how strongly it follows, above 0 (default: 1)")
     add("--device", help="cpu, cuda, cuda:1, auto (default: cuda where there is one)")
     add("--dtype", help="fp32, fp16, bf16, auto (default: fp32 on the cpu, fp16 on cuda)")
+    text = "of dense passes: sdpa (torch's fused), math (softmax written out), sliced (the least memory), auto (default)"
+    add("--attention", help=text)
+    add("--offload", help="model: each model waits on the CPU for its turn, on cuda; none (default)")
 
 
 def _add_sizes(parser: _Parser) -> None:

@@ -22,6 +22,7 @@ class Inputs:
     image: Image.Image | None = None  # before the edit
     edited: Image.Image | None = None  # with the rough edit in it
     mask: Mask | None = None  # [H, W], 0 to 1
+    control: Image.Image | None = None  # what a ControlNet follows
 
 
 def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
@@ -34,6 +35,9 @@ def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
         image = load_image(settings.init_img)
     edited = None if settings.edited_img is None else load_image(settings.edited_img)
     mask = None if settings.mask_path is None else load_mask(settings.mask_path)
+    control = None if settings.control_image is None else load_image(settings.control_image)
+    if image is not None and control is not None:
+        check_same_size(image, control, (str(settings.init_img), str(settings.control_image)))
     if image is not None and edited is not None:
         check_same_size(image, edited, (str(settings.init_img), str(settings.edited_img)))
     picture = edited if image is None else image
@@ -43,7 +47,7 @@ def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
         if mask.shape != size:
             check_mask(mask, (own[0], own[1]), str(settings.mask_path))
         mask = resize_mask(mask, size)
-    return Inputs(_resized(image, size), _resized(edited, size), mask)
+    return Inputs(_resized(image, size), _resized(edited, size), mask, _resized(control, size))
 
 
 def _resized(image: Image.Image | None, size: Size) -> Image.Image | None:

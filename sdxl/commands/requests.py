@@ -33,6 +33,7 @@ def make_request(settings: Settings, inputs: Inputs) -> Request:
         grow=settings.grow or 0,
         mask_blur=settings.mask_blur or 0,
         only_masked=settings.only_masked,
+        control=inputs.control,
     )
 
 
@@ -51,6 +52,7 @@ def _sampling(settings: Settings) -> Sampling:
         prompt_2=settings.prompt_2,
         negative_prompt_2=settings.negative_prompt_2,
         clip_skip=settings.clip_skip,
+        control_scale=1.0 if settings.control_scale is None else settings.control_scale,
         steps=settings.steps,
         scale=settings.scale,
         eta=settings.eta,

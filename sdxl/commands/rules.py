@@ -12,6 +12,7 @@ from sdxl.commands.fields import Fields
 from sdxl.edits.sampling import REFINER_STRENGTH, STRENGTH
 from sdxl.errors import InputError
 from sdxl.pipelines.find import MODELS, TINY
+from sdxl.pipelines.memory import ATTENTIONS, OFFLOADS
 from sdxl.pipelines.schedulers import SCHEDULERS, default_scheduler
 from sige import policies
 from sige.dtypes import DTYPE_NAMES
@@ -32,6 +33,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "schedule": tuple(policies.SCHEDULES),
     "forecast": tuple(policies.FORECASTS),
     "dtype": ("auto", *DTYPE_NAMES),
+    "attention": ATTENTIONS,
+    "offload": OFFLOADS,
 }
 RENAMED = {  # settings, and fields of a request, whose flag has another name
     "height": "--H",
@@ -43,6 +46,7 @@ RENAMED = {  # settings, and fields of a request, whose flag has another name
     "edited": "--edited_img",
     "mask": "--mask_path",
     "refiner": "--refined",
+    "control": "--control_image",
 }
 
 PICTURES = {  # name -> the tasks that read it

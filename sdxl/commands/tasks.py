@@ -50,11 +50,11 @@ def run(settings: Settings) -> Iterator[str]:
     chosen = choose_weights(settings)
     settings = place(chosen.settings)
     began = perf_counter()
-    pipe = _load(settings, chosen.base, settings.task)
+    pipe = _load(settings, chosen.base, settings.task, **_added(settings))
     refiner = None
     if chosen.refiner is not None:
         task = "img2img" if settings.task == "text2img" else settings.task
-        refiner = _load(replace(settings, lora=(), textual_inversion=()), chosen.refiner, task)
+        refiner = _load(settings, chosen.refiner, task)
     loaded, made = perf_counter() - began, []
     for number, output in enumerate(outputs):
         one = replace(settings, seed=settings.seed + number, n=1)
@@ -95,14 +95,24 @@ def _edit(pipe: Any, refiner: Any, request: Request, settings: Settings) -> Resu
 
 
 def _check_extras(settings: Settings) -> None:
-    files = {"lora": [with_strength(text)[0] for text in settings.lora], "textual_inversion": settings.textual_inversion}
+    files: dict[str, Sequence[Path | str]] = {
+        "lora": [with_strength(text)[0] for text in settings.lora],
+        "textual_inversion": settings.textual_inversion,
+        "vae": [] if settings.vae is None else [settings.vae],
+        "controlnet": [] if settings.controlnet is None else [settings.controlnet],
+    }
     for name, named in files.items():
         for file in named:
             if not Path(file).exists():
                 raise InputError(f"{flag(name)}: {file} does not exist")
 
 
-def _load(settings: Settings, weights: Weights, task: str) -> Any:
+def _added(settings: Settings) -> dict[str, Any]:
+    """What the base has beside its weights, and a refiner has not."""
+    return {name: getattr(settings, name) for name in ("lora", "textual_inversion", "controlnet")}
+
+
+def _load(settings: Settings, weights: Weights, task: str, **added: Any) -> Any:
     from sdxl.pipelines import load
 
     return load.load_weights(
@@ -112,8 +122,10 @@ def _load(settings: Settings, weights: Weights, task: str) -> Any:
         device=settings.device,
         dtype=named_dtype(settings.dtype),
         scheduler=settings.scheduler,
-        lora=settings.lora,
-        textual_inversion=settings.textual_inversion,
+        vae=settings.vae,
+        attention=settings.attention,
+        offload=settings.offload,
+        **added,
     )
 
 
