@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from sdxl.commands import rules
 from sdxl.commands.fields import STEPS, TURBO_STEPS
+from sdxl.commands.preset_file import is_preset_file, preset_words
 from sdxl.commands.settings import Settings
 from sdxl.errors import InputError
 from sdxl.sessions.budget import BUDGET
@@ -31,13 +32,39 @@ examples:
 def parse(arguments: Sequence[str]) -> Settings:
     """The settings of a command line; those that `--from_png` reads apply where no flag overrides them."""
     parser = _parser()
-    given, rest = parser.parse_known_args([_underscored(word) for word in arguments])
-    if rest:
-        known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-        raise InputError(_unknown_flag(rest[0], known))
-    said = vars(given)
+    said = _said(parser, arguments)
+    named = said.pop("preset", [])
+    names = [name for name in named if not is_preset_file(name)]
+    for file in (Path(name) for name in reversed(named) if is_preset_file(name)):
+        said = _from_file(parser, file) | said
+    said |= {"preset": names[-1]} if names else {}
     source = said.pop("from_png", None)
     return Settings.from_dict(said if source is None else _repeated(source, said))
+
+
+def _said(parser: _Parser, words: Sequence[str]) -> dict[str, Any]:
+    """What the words say, by the names of the settings."""
+    given, rest = parser.parse_known_args([_underscored(word) for word in words])
+    if rest:
+        raise InputError(_unknown_flag(rest[0], [f"--{name}" for name in _flags(parser)]))
+    return vars(given)
+
+
+def _flags(parser: _Parser) -> dict[str, argparse.Action]:
+    """The parser's actions by the names of their flags."""
+    named = [(option, action) for action in parser._actions for option in action.option_strings]
+    return {option[2:]: action for option, action in named if option.startswith("--")}
+
+
+def _from_file(parser: _Parser, file: Path) -> dict[str, Any]:
+    """What a preset file says; its mistakes name the file."""
+    flags = _flags(parser)
+    words = preset_words(file, flags, [name for name, action in flags.items() if action.nargs == "+" and not isinstance(action, _Pair)])
+    try:
+        said = _said(parser, words)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return said | ({"preset": said["preset"][-1]} if "preset" in said else {})
 
 
 def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +238,9 @@ def _add_sparse(parser: _Parser) -> None:
     add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
     add(
         "--preset",
-        help="balanced (default); quality: more is computed; fast: less; fastest: an experiment; plain: no skips",
+        action="append",
+        help="balanced (default); quality: more is computed; fast: less; fastest: an experiment; plain: no skips; "
+        "FILE.yaml: settings from a file, for any run; other flags override them",
     )
     add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: the preset's)")
     add(
