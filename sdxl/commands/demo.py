@@ -75,7 +75,8 @@ def _demo(options: argparse.Namespace) -> None:
     if options.json is not None:
         check_output(options.json)
     options.out.mkdir(parents=True, exist_ok=True)
-    rows, told = [], {}
+    rows: list[Row] = []
+    told: dict[str, dict[str, Timed]] = {}
     print(f"{'edit':<12}{'run':<8}{'passes':>35}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
     for example in (inpainting(), painted_over()):
         timed = told[example.task] = compare(example, sampling, options.runs)

@@ -107,7 +107,6 @@ class _Encoder:
     def _tokens(self, text: str) -> list[int]:
         convert = getattr(self.pipe, "maybe_convert_prompt", None)
         text = text if convert is None else convert(text, self.tokenizer)  # a learned word may take several tokens
-        text = self.pipe.maybe_convert_prompt(text, self.tokenizer)  # a learned word may take several tokens
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids  # type: ignore[no-any-return]
 
     def embed(

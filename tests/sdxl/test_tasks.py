@@ -147,6 +147,14 @@ def test_tiny_needs_no_weights(
     [
         (INPAINT, ["--prompt", "a cow"]),
         (INPAINT, ["--prompt_2", "a cow"]),
+        (INPAINT, ["--prompt", "a (horse:1.5)"]),
+        (INPAINT, ["--prompt", "a horse" + " on the grass" * 40]),
+        (INPAINT, ["--clip_skip", "1"]),
+        (INPAINT, ["--grow", "8"]),
+        (INPAINT, ["--mask_blur", "6"]),
+        (INPAINT, ["--only_masked", "8"]),
+        ([*INPAINT, *SIGE], ["--only_masked", "8"]),
+        ([*INPAINT, "--only_masked", "8"], ["--H", "128"]),
         (INPAINT, NEGATIVE),
         ([*INPAINT, *NEGATIVE], ["--negative_prompt_2", "dark"]),
         (INPAINT, ["--init_img", "other.png"]),
@@ -257,6 +265,10 @@ def test_flags_about_weights_and_machine_reach_the_loader(
                 "scheduler": "unipc",
                 "lora": (files[0],),
                 "textual_inversion": (files[1],),
+                "vae": None,
+                "controlnet": None,
+                "attention": "auto",
+                "offload": "none",
             },
         )
     ]
@@ -359,6 +371,10 @@ def test_where_nothing_can_be_written(
         (["--weight_path", "nowhere", "--model", "sdxl"], "hf download"),
         (["--weight_path", "nowhere", "--run_type", "sige-turbo"], "sdxl-turbo weights.* --model tiny runs without"),
         (["--lora", "none.safetensors"], "--lora: none.safetensors does not exist"),
+        (["--lora", "none.safetensors:0.5"], "--lora: none.safetensors does not exist"),
+        (["--vae", "none.safetensors"], "--vae: none.safetensors does not exist"),
+        (["--controlnet", "none", "--control_image", "before.png"], "--controlnet: none does not exist"),
+        (["--controlnet", ".", "--control_image", "none.png"], "none.png"),
         (["--textual_inversion", "none.bin"], "--textual_inversion: none.bin does not exist"),
     ],
 )
