@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import signal
 import subprocess
 import sys
