@@ -42,6 +42,8 @@ def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> 
     for name in SDXL_ONLY:
         value = getattr(sampling, name)
         if value is not None and name not in known:
+            if hasattr(pipe, "text_encoder_2"):
+                raise InputError(f"{name} has no effect: {type(pipe).__name__} takes none: leave it out", name)
             raise InputError(f"{name} is SDXL's: this model has no such conditioning", name)
         if value is not None:
             arguments[name] = value

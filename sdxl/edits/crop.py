@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from sdxl.edits.request import CELL, Request
@@ -44,7 +45,10 @@ class Crop:
             image=resize(request.image.crop(box), *size),
             control=None if request.control is None else resize(request.control.crop(box), *size),
             mask=mask,
-            **{"size": None, "grow": 0, "mask_blur": 0, "only_masked": None},
+            size=None,
+            grow=0,
+            mask_blur=0,
+            only_masked=None,
         )
         return cls(request, box, part)
 
@@ -76,7 +80,7 @@ def context_box(
     return left, top, right, bottom
 
 
-def _extent(touched: np.ndarray[tuple[int], np.dtype[np.bool_]], padding: int) -> tuple[int, int]:  # [side]
+def _extent(touched: npt.NDArray[np.bool_], padding: int) -> tuple[int, int]:  # [side]
     """The first touched position and the one after the last, with the padding, within the picture."""
     found = np.flatnonzero(touched)
     return max(int(found[0]) - padding, 0), min(int(found[-1]) + 1 + padding, len(touched))

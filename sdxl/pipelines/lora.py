@@ -35,8 +35,8 @@ def with_strength(text: str) -> tuple[str, float]:
     try:
         strength = float(number)
     except ValueError:
-        strength = None
-    if strength is None or not file:
+        file = ""
+    if not file:
         raise InputError(f"lora: got {text!r}, expected FILE or FILE:strength, as style.safetensors:0.8", "lora")
     check_strength(file, strength)
     return file, strength
