@@ -41,7 +41,7 @@ class OpenedControlNet:
             got, expected = (_plain(model.config.get(name)) for model in (self.model, unet))
             if got != expected:
                 raise CheckpointError(
-                    f"{self.path}: is a ControlNet of {name} {got}, but the model has {expected}; take one for this model"
+                    f"{self.path}: is a ControlNet of {name} {got}, but the model has {expected}; take another"
                 )
 
     def filled(self, dtype: torch.dtype, device: str) -> Any:

@@ -59,7 +59,8 @@ def _flags(parser: _Parser) -> dict[str, argparse.Action]:
 def _from_file(parser: _Parser, file: Path) -> dict[str, Any]:
     """What a preset file says; its mistakes name the file."""
     flags = _flags(parser)
-    words = preset_words(file, flags, [name for name, action in flags.items() if action.nargs == "+" and not isinstance(action, _Pair)])
+    repeated = [name for name, action in flags.items() if action.nargs == "+" and not isinstance(action, _Pair)]
+    words = preset_words(file, flags, repeated)
     try:
         said = _said(parser, words)
     except InputError as error:
@@ -215,7 +216,11 @@ def _add_pictures(parser: _Parser) -> None:
 
 def _add_prompts(parser: _Parser) -> None:
     add = parser.add_argument_group("prompts", r"a backslash makes a bracket text: \(red\)").add_argument
-    add("--prompt", **TEXT, help="what the picture shows, of any length; (word:1.3) weighs, (word) by 1.1, [word] by 1/1.1")
+    add(
+        "--prompt",
+        **TEXT,
+        help="what the picture shows, of any length; (word:1.3) weighs, (word) 1.1, [word] 1/1.1",
+    )
     add("--negative_prompt", **TEXT, help="what it does not show; needs a --scale above 1")
     add("--prompt_2", **TEXT, help="for the second text encoder (default: --prompt)")
     add("--negative_prompt_2", **TEXT, help="for the second text encoder (default: --negative_prompt)")
@@ -283,12 +288,12 @@ def _add_weights(parser: _Parser) -> None:
     add("--lora", **FILES_WITH_STRENGTH, help="LoRA weights, one or several; FILE:0.8 takes one at 0.8 of its strength")
     add("--textual_inversion", **FILES, help="learned words, one or several")
     add("--vae", type=Path, metavar="FILE", help="another VAE: a .safetensors file or a diffusers folder")
-    add("--controlnet", **FOLDER, help="inpainting: a ControlNet in the diffusers layout, which follows --control_image")
+    add("--controlnet", **FOLDER, help="inpainting: a ControlNet in the diffusers layout; it follows --control_image")
     add("--control_image", **FILE, help="what the ControlNet follows, as large as --init_img: edges, depths, poses")
     add("--control_scale", **NUMBER, help="how strongly it follows, above 0 (default: 1)")
     add("--device", help="cpu, cuda, cuda:1, auto (default: cuda where there is one)")
     add("--dtype", help="fp32, fp16, bf16, auto (default: fp32 on the cpu, fp16 on cuda)")
-    text = "of dense passes: sdpa (torch's fused), math (softmax written out), sliced (the least memory), auto (default)"
+    text = "of dense passes: sdpa (torch's fused), math (softmax written out), sliced (least memory), auto (default)"
     add("--attention", help=text)
     add("--offload", help="model: each model waits on the CPU for its turn, on cuda; none (default)")
 

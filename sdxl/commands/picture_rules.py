@@ -42,4 +42,4 @@ def _check_number(settings: Fields) -> None:
     if settings.n > 1 and settings.session is not None:
         raise InputError("--n does not go with --session, where each edit is one of the edit before: leave it out")
     if settings.seed + settings.n - 1 > LAST_SEED:
-        raise InputError(f"--seed: got {settings.seed}, but --n {settings.n} pictures count on from it: take a smaller one")
+        raise InputError(f"--seed: got {settings.seed}, but --n {settings.n} pictures count on from it: take less")

@@ -68,7 +68,9 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _as_word(path: Path, name: str, value: Any) -> str:
     if not isinstance(value, str | bool | int | float):
-        raise InputError(f"{path}: {name}: got a {type(value).__name__}, expected text, a number, true or false, or a list")
+        raise InputError(
+            f"{path}: {name}: got a {type(value).__name__}, expected text, a number, true or false, or a list"
+        )
     return str(value)
 
 

@@ -40,8 +40,8 @@ def run(settings: Settings) -> str:
     """The figures as a table; with --json they are written to a file too, under the names of `sige.profiling`."""
     if settings.only_masked is not None:
         raise InputError(
-            f"--only_masked does not go with --mode {settings.mode}, which is of a whole picture: give the part itself as "
-            "--init_img and --mask_path"
+            f"--only_masked does not go with --mode {settings.mode}, which is of a whole picture: give the part "
+            "itself as --init_img and --mask_path"
         )
     if settings.json is not None:
         check_output(settings.json)

@@ -40,7 +40,7 @@ def _check_controlnet(settings: Fields) -> None:
     if settings.session is not None:
         raise InputError("--controlnet does not go with --session, which does not keep its picture: leave it out")
     if settings.policy == "lockstep":
-        raise InputError("--policy lockstep gives latents to the pipeline, which --controlnet cannot take: take temporal")
+        raise InputError("--policy lockstep gives latents to the pipeline, which a ControlNet's refuses: take temporal")
     if settings.model != "sd15":
         for name in NEGATIVE_SIZES:
             if getattr(settings, name) is not None:
@@ -54,6 +54,6 @@ def _check_offload(settings: Fields) -> None:
         raise InputError("--offload model has no effect with --device cpu, where all models are already: leave it out")
     if settings.sparse:
         raise InputError(
-            f"--offload model does not go with --run_type {settings.run_type}: packed passes read weights that would be "
-            "on the CPU; take --dtype fp16, or leave it out"
+            f"--offload model does not go with --run_type {settings.run_type}: packed passes read weights that "
+            "would be on the CPU; take --dtype fp16, or leave it out"
         )

@@ -73,7 +73,7 @@ def context_box(
     >>> context_box(mask, 5, (8, 8))
     (35, 30, 65, 60)
     """
-    rows, columns = (_extent(mask.any(axis=axis), padding) for axis in (1, 0))
+    rows, columns = (_extent(np.asarray(mask.any(axis=axis)), padding) for axis in (1, 0))
     height, width = rows[1] - rows[0], columns[1] - columns[0]
     top, bottom = _widened(rows, round(width * shape[0] / shape[1]), mask.shape[0])
     left, right = _widened(columns, round(height * shape[1] / shape[0]), mask.shape[1])

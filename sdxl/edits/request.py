@@ -51,7 +51,7 @@ class Request:
     image: Image.Image | None = None  # before the edit
     mask: Image.Image | npt.NDArray[Any] | None = None  # [H, W]; kept as floats from 0 to 1
     edited: Image.Image | None = None  # with the rough edit in it
-    size: Size | None = None  # of a picture from text alone, or of the part painted; None: what the model was trained at
+    size: Size | None = None  # of a picture from text alone, or of the part painted; None: the model's own
     policy: Policy | None = None  # sige.Temporal, sige.Lockstep; None: every pass is dense
     refined: bool = False  # a refiner takes part: after the base, or from `sampling.denoising_split` on
     grow: int = 0  # pixels that the mask grows by, to every side
@@ -191,7 +191,7 @@ class Request:
             if value is not None and not 0 <= value <= most:
                 raise InputError(f"{name}: got {value}, expected a number of pixels from 0 to {most}", name)
             if value and self.mask is None:
-                raise InputError(f"{name}: got {value} without a mask, which it is about: give one, or leave it out", name)
+                raise InputError(f"{name}: got {value} without a mask: give one, or leave it out", name)
         if self.only_masked is not None and self.mask is None:
             raise InputError("only_masked: there is no mask to paint around: give one, or leave it out", "only_masked")
 

@@ -20,7 +20,7 @@ REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
 class Sampling:
     """The values that a pipeline samples with: prompts, steps, guidance, seed, size conditioning.
 
-    A prompt may be of any length. `(a red ball:1.3)` weighs its words, `(a)` by 1.1, `[a]` by 1/1.1; `\\(` is a bracket.
+    A prompt may be of any length. `(red:1.3)` weighs a word, `(red)` by 1.1, `[red]` by 1/1.1; `\\(` is a bracket.
 
     >>> Sampling("a horse", steps=30).strength_of("inpainting")
     1.0
@@ -49,9 +49,8 @@ class Sampling:
         for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
             parse_emphasis(getattr(self, name) or "", name)  # refuses wrong weights
         if not 0 < self.control_scale <= STRONGEST_CONTROL:
-            raise InputError(
-                f"control_scale: got {self.control_scale}, expected a number above 0, up to {STRONGEST_CONTROL:g}", "control_scale"
-            )
+            got, most = self.control_scale, f"{STRONGEST_CONTROL:g}"
+            raise InputError(f"control_scale: got {got}, expected a number above 0, up to {most}", "control_scale")
         if self.clip_skip is not None and not 1 <= self.clip_skip <= MOST_SKIPPED:
             raise InputError(
                 f"clip_skip: got {self.clip_skip}, expected a number from 1 to {MOST_SKIPPED}, or none", "clip_skip"

@@ -64,11 +64,11 @@ def _shrunk(mask: Mask) -> Mask:  # [H, W]
     """The mask, smaller by one pixel at every edge: the smallest of each pixel and its eight neighbours."""
     padded = np.pad(mask, 1, mode="edge")
     rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
-    return np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])  # type: ignore[no-any-return]
+    return np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
 
 
 def _touched(mask: Mask) -> tuple[int, int, int, int]:
-    """Top, left, bottom and right of the box of all pixels that are not black, with a margin of one where there is room."""
+    """Top, left, bottom and right of the box of all pixels that are not black, with a margin of one."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     top, left = max(int(rows[0]) - 1, 0), max(int(columns[0]) - 1, 0)
     return top, left, int(rows[-1]) + 2, int(columns[-1]) + 2

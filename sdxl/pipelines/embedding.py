@@ -173,7 +173,7 @@ def _negative(prompts: _Prompts, positive: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _side_by_side(found: Sequence[tuple[Tensor, Tensor | None]], prefix: str) -> dict[str, Tensor]:
-    """The encoders' states [1, tokens, C] in one tensor, and the pooled embedding [1, P], under the pipelines' names."""
+    """The encoders' states [1, tokens, C] in one tensor and the pooled ones [1, P], under the pipelines' names."""
     embeddings = {f"{prefix}prompt_embeds": torch.cat([states for states, _ in found], dim=-1)}
     pooled = [one for _, one in found if one is not None]
     return embeddings | ({f"{prefix}pooled_prompt_embeds": pooled[0]} if pooled else {})

@@ -37,7 +37,8 @@ def add_lora(pipe: Any, file: str, strength: float = 1.0) -> None:
             "lora",
         )
     if matched.found < matched.layers:
-        logger.warning("lora: %s: the model has %d of its %d layers; the others are left out", file, matched.found, matched.layers)
+        said = "lora: %s: the model has %d of its %d layers; the others are left out"
+        logger.warning(said, file, matched.found, matched.layers)
 
 
 def add_words(pipe: Any, file: str) -> None:

@@ -23,7 +23,7 @@ def set_attention(pipe: Any, attention: str) -> None:
 
     if attention not in ATTENTIONS:
         raise InputError(f"attention: got {attention!r}, expected one of {', '.join(ATTENTIONS)}", "attention")
-    models = [getattr(pipe, name, None) for name in ("unet", "vae", "controlnet")]
+    models: list[Any] = [getattr(pipe, name, None) for name in ("unet", "vae", "controlnet")]
     for model in (model for model in models if hasattr(model, "set_attn_processor")):
         if attention == "sdpa":
             model.set_attn_processor(AttnProcessor2_0())

@@ -65,7 +65,7 @@ class Session:
         policy: sige.Temporal | None = None,  # of the first edit
     ) -> None:
         if getattr(pipe, "controlnet", None) is not None:
-            raise InputError("session: the pipeline has a ControlNet, whose picture a session does not keep: leave it out")
+            raise InputError("session: the pipeline has a ControlNet, whose picture no session keeps: leave it out")
         self.pipe = pipe
         self.policy = policy
         self._folder = None if folder is None else SessionFolder(folder)

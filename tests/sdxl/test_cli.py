@@ -229,7 +229,10 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TEXT, *CONTROL], "--controlnet has no effect with --task text2img, only with inpainting"),
         ([*SPARSE, *CONTROL, "--policy", "lockstep"], "--policy lockstep gives latents .* take temporal"),
         ([*SPARSE, *CONTROL, "--session", "s"], "--controlnet does not go with --session"),
-        ([*INPAINT, *CONTROL, "--negative_target_size", "8x8"], "--negative_target_size has no effect with --controlnet"),
+        (
+            [*INPAINT, *CONTROL, "--negative_target_size", "8x8"],
+            "--negative_target_size has no effect with --controlnet",
+        ),
         # what becomes of pictures
         ([*INPAINT, "--grow", "-1"], "--grow: got -1, expected a number of pixels from 0 to 1024"),
         ([*INPAINT, "--mask_blur", "300"], "--mask_blur: got 300, expected a number of pixels from 0 to 256"),

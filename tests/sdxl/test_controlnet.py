@@ -91,7 +91,9 @@ def test_only_the_part_around_the_mask(pipes: dict[str, Any]) -> None:
     """The ControlNet follows the part of its picture that lies under the part that is painted."""
     wide, mask = picture(256, 192), rectangle(256, 192)
     given: dict[str, Any] = {"mask": mask, "sampling": sampling(), "only_masked": 8}
-    made = [np.asarray(edit(pipes["sdxl"], wide, control=control, **given).image) for control in (edges(256, 192), wide)]
+    made = [
+        np.asarray(edit(pipes["sdxl"], wide, control=control, **given).image) for control in (edges(256, 192), wide)
+    ]
     assert not np.array_equal(*made)
     assert all(np.array_equal(one[mask == 0], np.asarray(wide)[mask == 0]) for one in made)
 
@@ -130,7 +132,9 @@ def test_a_control_picture_needs_a_controlnet(project_folder: Path) -> None:
         edit(load(project_folder, "inpainting"), picture(), mask=rectangle(), sampling=sampling(), control=edges())
 
 
-def test_other_tasks_and_sessions_have_none(pipes: dict[str, Any], project_folder: Path, folders: dict[str, Path]) -> None:
+def test_other_tasks_and_sessions_have_none(
+    pipes: dict[str, Any], project_folder: Path, folders: dict[str, Path]
+) -> None:
     with pytest.raises(InputError, match="controlnet: got one for text2img, expected inpainting"):
         controlled(project_folder, folders, "sdxl", task="text2img")
     with pytest.raises(InputError, match="control is missing"):

@@ -92,7 +92,9 @@ def test_a_prompt_without_weights_is_its_text() -> None:
 
 @pytest.mark.parametrize("weight", ["-1", "10.5", "1000"])
 def test_weights_out_of_range_are_refused_with_their_prompt(weight: str) -> None:
-    with pytest.raises(InputError, match=f"negative_prompt: got the weight {weight}, expected a number from 0") as caught:
+    with pytest.raises(
+        InputError, match=f"negative_prompt: got the weight {weight}, expected a number from 0"
+    ) as caught:
         Sampling("a horse", negative_prompt=f"(grey:{weight})")
     assert caught.value.field == "negative_prompt"
 

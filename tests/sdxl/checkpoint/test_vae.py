@@ -67,7 +67,10 @@ def test_a_file_that_is_no_vae_for_this_model_is_refused_in_one_line(
 ) -> None:
     weights = in_other_names(other)
     lacking = {name: tensor for name, tensor in weights.items() if name != "decoder.conv_out.bias"}
-    wide = {name: torch.cat([tensor, tensor]) if name == "decoder.conv_out.bias" else tensor for name, tensor in weights.items()}
+    wide = {
+        name: torch.cat([tensor, tensor]) if name == "decoder.conv_out.bias" else tensor
+        for name, tensor in weights.items()
+    }
     cases = (
         ({"x": torch.zeros(1)}, "is no VAE"),
         (lacking, "is no whole VAE checkpoint: 1 of .* keys missing: decoder.conv_out.bias"),
