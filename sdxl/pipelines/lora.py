@@ -6,6 +6,7 @@ Importable without torch, so that a wrong strength is found before anything is l
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -141,13 +142,13 @@ def _load(
 ) -> None:
     name, before = _new_name(parts.values()), _active(parts.values())
     options: dict[str, Any] = {**described, "adapter_name": name, "_pipeline": pipe}
-    for part, model in parts.items():
-        if not any(key.startswith(f"{part}.") for key in kept):
-            continue
-        if part == UNET:
-            pipe.load_lora_into_unet(kept, unet=model, **options)
-        else:
-            pipe.load_lora_into_text_encoder(kept, text_encoder=model, prefix=part, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are what is wanted
+        for part in (part for part in parts if any(key.startswith(f"{part}.") for key in kept)):
+            if part == UNET:
+                pipe.load_lora_into_unet(kept, unet=parts[part], **options)
+            else:
+                pipe.load_lora_into_text_encoder(kept, text_encoder=parts[part], prefix=part, **options)
     for layer in _tuned(parts.values()):
         layer.set_adapter([*before, name])  # loading one leaves only that one active
         layer.set_scale(name, strength)
