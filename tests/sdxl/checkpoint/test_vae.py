@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdxl.checkpoint.keys import make_entries
-from sdxl.checkpoint.load import load
-from sdxl.checkpoint.tiny import make_tiny
+from sdxl.checkpoint.load import Parts, load
 from sdxl.errors import CheckpointError, InputError
 
 QUIET: dict[str, Any] = {"progress": False, "tokenizers": False}
 
 
 @pytest.fixture
-def other() -> Any:
+def other(original: Callable[[str], Parts]) -> Any:
     """A VAE of the small base's shapes with weights of its own."""
-    vae = make_tiny("sdxl-base").vae
+    vae = deepcopy(original("sdxl-base").vae)
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter.mul_(0.5)
@@ -56,10 +56,9 @@ def test_every_layout_takes_the_place(layout: str, other: Any, tiny: dict[str, P
         as_folder(other, path if layout == "folder" else path / "vae")
     own = load(tiny["sdxl-base"], **QUIET)
     parts = load(tiny["sdxl-base"], vae=path, **QUIET)
-    for name, tensor in other.state_dict().items():
-        assert parts.vae.state_dict()[name].equal(tensor), name
-    for name, tensor in own.unet.state_dict().items():
-        assert parts.unet.state_dict()[name].equal(tensor), name
+    for model, expected in ((parts.vae, other), (parts.unet, own.unet)):
+        found = model.state_dict()
+        assert all(found[name].equal(tensor) for name, tensor in expected.state_dict().items())
 
 
 def test_a_file_that_is_no_vae_for_this_model_is_refused_in_one_line(
@@ -110,7 +109,6 @@ def test_a_folder_without_weights_is_refused(other: Any, tiny: dict[str, Path], 
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="has no diffusion_pytorch_model.safetensors"):
         load(tiny["sdxl-base"], vae=folder, **QUIET)
-    shutil.rmtree(folder)
 
 
 def test_nothing_is_read_before_the_header_is_checked(
