@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_refused_in_one_short_line(tmp_path: Path) -> None:
 
 # ---- LoRA ------------------------------------------------------------------------------------------------------------
 
-QUERY, KEY = (f"mid_block.attentions.0.transformer_blocks.0.attn1.to_{name}" for name in "qk")
+QUERY, KEY, VALUE = (f"mid_block.attentions.0.transformer_blocks.0.attn1.to_{name}" for name in "qkv")
 WORD = "encoder.layers.0.self_attn.q_proj"
 
 
@@ -137,11 +137,12 @@ def test_a_file_of_another_program_keeps_its_alpha(tmp_path: Path) -> None:
 
 def test_a_file_that_matches_in_part_gives_the_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pipe = pipeline()
-    mine, other = factors(pipe, "unet", QUERY), factors(pipe, "unet", KEY)
-    wide = {key: torch.cat([tensor, tensor], -1 if "lora_A" in key else 0) for key, tensor in other.items()}
-    strange = {key.replace(KEY, "nowhere.to_k"): tensor for key, tensor in other.items()}
-    add_lora(pipe, saved(mine | wide | strange, tmp_path / "part.safetensors"))
-    assert "the model has 1 of its 3 layers" in caplog.text
+    mine, key, value = (factors(pipe, "unet", layer) for layer in (QUERY, KEY, VALUE))
+    wide = {name: torch.cat([tensor, tensor], 1) if "lora_A" in name else tensor for name, tensor in key.items()}
+    tall = {name: torch.cat([tensor, tensor]) if "lora_B" in name else tensor for name, tensor in value.items()}
+    strange = {name.replace(KEY, "nowhere.to_k"): tensor for name, tensor in key.items()}
+    add_lora(pipe, saved(mine | wide | tall | strange, tmp_path / "part.safetensors"))
+    assert "the model has 1 of its 4 layers" in caplog.text
     assert torch.allclose(added(pipe, "unet", QUERY), delta(mine), atol=1e-6)
 
 

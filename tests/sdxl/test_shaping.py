@@ -158,14 +158,16 @@ def test_a_part_of_a_large_picture_is_painted_at_the_model_s_size(pipe: Any, pol
         assert result.passes["unet"].packed > 0
 
 
-def test_the_part_is_that_of_a_crop_by_hand(pipe: Any) -> None:
-    """With a box of the size that is asked for, nothing is resized."""
+@pytest.mark.parametrize("blur", [0, 5])
+def test_the_part_is_that_of_a_crop_by_hand(pipe: Any, blur: int) -> None:
+    """With a box of the size that is asked for, nothing is resized; a soft edge is blended once."""
     large, mask = picture(640, 400), np.zeros((400, 640), dtype=np.float32)
     mask[100:120, 300:340] = 1
-    request = Request(sampling(), image=large, mask=mask, only_masked=12, size=(64, 64))
+    request = Request(sampling(), image=large, mask=mask, only_masked=12, size=(64, 64), mask_blur=blur)
     left, top, right, bottom = Crop.of(request).box
     assert (right - left, bottom - top) == (64, 64)
-    by_hand = edit(pipe, large.crop((left, top, right, bottom)), mask=mask[top:bottom, left:right], sampling=sampling())
+    part = large.crop((left, top, right, bottom))
+    by_hand = edit(pipe, part, mask=mask[top:bottom, left:right], sampling=sampling(), mask_blur=blur)
     whole = run(pipe, request).image
     assert np.array_equal(np.asarray(whole.crop((left, top, right, bottom))), np.asarray(by_hand.image))
 

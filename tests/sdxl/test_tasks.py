@@ -218,6 +218,10 @@ def test_every_scheduler_gives_a_picture_of_its_own(run: Callable[..., bytes]) -
     assert pictures["ddim"] == run(*INPAINT)
 
 
+def as_array(pixels: bytes) -> np.ndarray:  # [values]
+    return np.frombuffer(pixels, dtype=np.uint8).astype(int)
+
+
 def test_extras_change_the_picture(project: Path, tmp_path: Path, pixels: Pixels) -> None:
     random = torch.Generator().manual_seed(0)
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -233,6 +237,14 @@ def test_extras_change_the_picture(project: Path, tmp_path: Path, pixels: Pixels
 
     words = ["--run_type", "sige"]
     assert made(*words, "--lora", str(tmp_path / "lora.safetensors")) != made(*words)
+    weak, both = f"{tmp_path / 'lora.safetensors'}:0.5", ["--lora", *[f"{tmp_path / 'lora.safetensors'}:0.5"] * 2]
+    once = made(*words, "--lora", str(tmp_path / "lora.safetensors"))
+    assert made(*words, "--lora", weak) not in (once, made(*words))
+    assert np.abs(as_array(made(*words, *both)) - as_array(once)).max() <= 1  # two halves, but for the rounding
+    made(*words, "--lora", weak)
+    again = tmp_path / "again.png"
+    assert main(["--from_png", str(tmp_path / "out.png"), "--output_path", str(again)]) == 0
+    assert pixels(again) == pixels(tmp_path / "out.png")
     words = ["--model", "sd15", "--prompt", "a <cat>"]
     assert made(*words, "--textual_inversion", str(tmp_path / "cat.safetensors")) != made(*words)
 
