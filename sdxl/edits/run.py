@@ -94,8 +94,9 @@ class _Edit:
         self.pipe, self.request, self.refiner = pipe, request, refiner
         self.engine, self.progress = engine, progress
         self.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
-        names = {"image": request.start, "mask_image": request.mask_image, "control_image": request.control_image}
+        names = {"image": request.start, "mask_image": request.mask_image}
         self.pictures = {name: picture for name, picture in names.items() if picture is not None}
+        self.control = {} if request.control_image is None else {"control_image": request.control_image}
 
     def plain(self) -> Image.Image:
         """The picture of a dense or temporal edit: the pipelines encode and decode by themselves."""
@@ -153,7 +154,7 @@ class _Edit:
         self, pictures: Mapping[str, Any], latents: tuple[Tensor | None, Tensor | None] = (None, None), **options: Any
     ) -> Any:  # PIL images, or latents [1, C, h, w]
         self.progress.begin(after=self._refiner_steps())
-        return self._call(self.pipe, pictures, latents, options)
+        return self._call(self.pipe, {**pictures, **self.control}, latents, options)
 
     def _refine(
         self, pictures: Mapping[str, Any], latents: tuple[Tensor | None, Tensor | None] = (None, None), **options: Any
@@ -176,13 +177,7 @@ class _Edit:
         arguments = pipeline_arguments(pipe, request.task, request.padded_size, request.sampling)
         with self.engine.following(pipe, *latents), mended(pipe):
             arguments |= {"generator": self.generator, "callback_on_step_end": self.progress}
-            return pipe(**{**arguments, **_for(pipe, pictures), **options}).images
-
-
-def _for(pipe: Any, pictures: Mapping[str, Any]) -> dict[str, Any]:
-    """The pictures that the pipeline takes: a refiner follows no control picture."""
-    controlled = getattr(pipe, "controlnet", None) is not None
-    return {name: picture for name, picture in pictures.items() if controlled or name != "control_image"}
+            return pipe(**{**arguments, **pictures, **options}).images
 
 
 def _result(

@@ -140,7 +140,7 @@ def test_a_file_that_matches_in_part_gives_the_counts(tmp_path: Path, caplog: py
     mine, key, value = (factors(pipe, "unet", layer) for layer in (QUERY, KEY, VALUE))
     wide = {name: torch.cat([tensor, tensor], 1) if "lora_A" in name else tensor for name, tensor in key.items()}
     tall = {name: torch.cat([tensor, tensor]) if "lora_B" in name else tensor for name, tensor in value.items()}
-    strange = {name.replace(KEY, "nowhere.to_k"): tensor for name, tensor in key.items()}
+    strange = {name.replace(KEY, "nowhere.to_k"): tensor.clone() for name, tensor in key.items()}
     add_lora(pipe, saved(mine | wide | tall | strange, tmp_path / "part.safetensors"))
     assert "the model has 1 of its 4 layers" in caplog.text
     assert torch.allclose(added(pipe, "unet", QUERY), delta(mine), atol=1e-6)
