@@ -48,7 +48,6 @@ class _Prompts:
     """The prompts of a call, cut into windows for each text encoder of the pipeline."""
 
     def __init__(self, pipe: Any, arguments: Mapping[str, Any], guided: bool) -> None:
-        self.pipe = pipe
         given = {name: arguments[name] for name in WORDS if arguments.get(name) is not None}
         self.pieces = {name: parse_emphasis(text, name) for name, text in given.items()}
         self.texts = {name: plain_text(pieces) for name, pieces in self.pieces.items()}

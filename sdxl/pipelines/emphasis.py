@@ -11,7 +11,8 @@ from sdxl.errors import InputError
 __all__ = ["HEAVIEST", "Piece", "parse_emphasis", "plain_text"]
 
 STEP = 1.1  # what a pair of brackets without a number multiplies or divides by
-HEAVIEST = 10.0
+HEAVIEST = 10.0  # brackets in brackets included
+MOST_CHARACTERS = 10_000
 _TOKENS = re.compile(r"\\[\\()\[\]]|[()\[\]]|[^\\()\[\]]+|\\")
 _WEIGHT = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
 _CLOSED_BY = {")": "(", "]": "["}
@@ -30,7 +31,6 @@ class _Part:
 
     text: str
     weight: float = 1.0
-    opens: bool = False
 
 
 def parse_emphasis(prompt: str, field: str = "prompt") -> list[Piece]:
@@ -41,13 +41,19 @@ def parse_emphasis(prompt: str, field: str = "prompt") -> list[Piece]:
     >>> parse_emphasis("a (red:1.3) ball")
     [Piece(text='a ', weight=1.0), Piece(text='red', weight=1.3), Piece(text=' ball', weight=1.0)]
     """
+    if len(prompt) > MOST_CHARACTERS:
+        raise InputError(f"{field}: got {len(prompt):,} characters, expected at most {MOST_CHARACTERS:,}", field)
     parts: list[_Part] = []
+    opened: list[int] = []  # where the brackets that are still open stand
     for token in _TOKENS.findall(prompt):
         if token in ("(", "["):
-            parts.append(_Part(token, opens=True))
-        elif token not in _CLOSED_BY or not _close(parts, token, field):
+            opened.append(len(parts))
+            parts.append(_Part(token))
+        elif opened and _CLOSED_BY.get(token) == parts[opened[-1]].text:
+            _close(parts, opened.pop(), field)
+        else:
             parts.append(_Part(token[1:] if len(token) == 2 and token[0] == "\\" else token))
-    return _joined(parts)
+    return _joined(parts, field)
 
 
 def plain_text(pieces: list[Piece]) -> str | None:
@@ -55,17 +61,13 @@ def plain_text(pieces: list[Piece]) -> str | None:
     return "".join(piece.text for piece in pieces) if all(piece.weight == 1 for piece in pieces) else None
 
 
-def _close(parts: list[_Part], bracket: str, field: str) -> bool:
-    """Weighs what stands behind the last open bracket; returns False where that is none, or one of the other kind."""
-    opened = next((number for number in reversed(range(len(parts))) if parts[number].opens), None)
-    if opened is None or parts[opened].text != _CLOSED_BY[bracket]:
-        return False
+def _close(parts: list[_Part], opened: int, field: str) -> None:
+    """Weighs what stands behind the open bracket, and takes the bracket out."""
     inside = parts[opened + 1 :]
-    factor = 1 / STEP if bracket == "]" else _given(inside, field)
+    factor = 1 / STEP if parts[opened].text == "[" else _given(inside, field)
     for part in inside:
         part.weight *= factor
     parts[opened:] = inside
-    return True
 
 
 def _given(inside: list[_Part], field: str) -> float:
@@ -73,21 +75,25 @@ def _given(inside: list[_Part], field: str) -> float:
     match = _WEIGHT.search(inside[-1].text) if inside else None
     if match is None:
         return STEP
-    weight = float(match[1])
-    if not 0 <= weight <= HEAVIEST:
-        raise InputError(
-            f"{field}: got the weight {match[1]}, expected a number from 0 to {HEAVIEST:g}: what a picture does not "
-            "show belongs into the negative prompt",
-            field,
-        )
+    _check(weight := float(match[1]), field)
     inside[-1].text = inside[-1].text[: match.start()]
     return weight
 
 
-def _joined(parts: list[_Part]) -> list[Piece]:
+def _check(weight: float, field: str) -> None:
+    if not 0 <= weight <= HEAVIEST:
+        raise InputError(
+            f"{field}: got the weight {weight:g}, expected a number from 0 to {HEAVIEST:g}: what a picture does not "
+            "show belongs into the negative prompt",
+            field,
+        )
+
+
+def _joined(parts: list[_Part], field: str) -> list[Piece]:
     """The parts as pieces; neighbours of one weight are one piece."""
     pieces: list[Piece] = []
     for part in parts:
+        _check(part.weight, field)
         weight = round(part.weight, 6)
         if pieces and pieces[-1].weight == weight:
             pieces[-1] = Piece(pieces[-1].text + part.text, weight)

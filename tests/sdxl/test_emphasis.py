@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,21 @@ def test_weights_out_of_range_are_refused_with_their_prompt(weight: str) -> None
     ) as caught:
         Sampling("a horse", negative_prompt=f"(grey:{weight})")
     assert caught.value.field == "negative_prompt"
+
+
+@pytest.mark.parametrize("prompt", ["(a (b:5):5)", "(" * 40 + "a" + ")" * 40])
+def test_brackets_in_brackets_are_refused_beyond_the_heaviest(prompt: str) -> None:
+    with pytest.raises(InputError, match="prompt: got the weight .*, expected a number from 0 to 10"):
+        Sampling(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["[a" * 3000 + "]" * 3000, "(" * 9999, ")" * 9999, "\\" * 9999, "a:1" * 3333])
+def test_brackets_without_sense_take_no_time(prompt: str) -> None:
+    began = perf_counter()
+    parse_emphasis(prompt[:10_000])
+    assert perf_counter() - began < 5
+    with pytest.raises(InputError, match="prompt: got 10,001 characters, expected at most 10,000"):
+        parse_emphasis("a" * 10_001)
 
 
 def test_examples() -> None:
@@ -206,6 +223,8 @@ def test_a_long_weighted_prompt_runs_packed(pipes: dict[str, Any], model: str) -
     dense = edit(pipe, picture(), mask=mask, sampling=asked)
     every = edit(pipe, picture(), mask=mask, sampling=asked, policy=sige.Temporal(dense_steps=5))
     some = edit(pipe, picture(), mask=mask, sampling=asked, policy=sige.Temporal(dense_steps=2))
+    lockstep = edit(pipe, picture(), mask=mask, sampling=asked, policy=sige.Lockstep())
+    assert lockstep.passes["unet"].packed == 5
     assert np.array_equal(np.asarray(dense.image), np.asarray(every.image))
     assert some.passes["unet"].packed == 3
     outside = mask == 0
@@ -214,6 +233,15 @@ def test_a_long_weighted_prompt_runs_packed(pipes: dict[str, Any], model: str) -
     assert not np.array_equal(np.asarray(dense.image), np.asarray(plain.image))
     if model == "sdxl":
         assert dense.macs > plain.macs and 0 < some.work < 1  # attention to more tokens is counted
+
+
+def test_without_guidance_the_negative_prompt_is_not_read(pipes: dict[str, Any]) -> None:
+    asked = sampling(prompt="a (red:1.3) ball", scale=0.0)
+    made = [
+        edit(pipes["sdxl"], picture(), mask=rectangle(), sampling=one).image
+        for one in (asked, replace(asked, negative_prompt=LONG))
+    ]
+    assert np.array_equal(*(np.asarray(image) for image in made))
 
 
 def test_a_refiner_reads_the_whole_prompt_too(pipes: dict[str, Any]) -> None:
