@@ -219,7 +219,7 @@ def _add_prompts(parser: _Parser) -> None:
     add(
         "--prompt",
         **TEXT,
-        help="what the picture shows, of any length; (word:1.3) weighs, (word) 1.1, [word] 1/1.1",
+        help="what the picture shows, short or long; (word:1.3) weighs, (word) 1.1, [word] 1/1.1",
     )
     add("--negative_prompt", **TEXT, help="what it does not show; needs a --scale above 1")
     add("--prompt_2", **TEXT, help="for the second text encoder (default: --prompt)")
