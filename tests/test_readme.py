@@ -64,6 +64,21 @@ def test_links_and_targets_exist() -> None:
     assert set(re.findall(r"make ([a-z-]+)", README)) <= set(targets)
 
 
+def test_the_examples_of_the_command_line_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdxl.commands.flags import parse
+
+    page = (ROOT / "docs/command-line.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "house.yaml").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in page.splitlines() if line.startswith("python run.py")]
+    said = [parse(shlex.split(line)[2:]) for line in lines]
+    assert len(said) >= 10
+    assert sum(settings.to_dict() != said[0].to_dict() for settings in said) == len(said) - 1
+    (preset,) = (settings for settings in said if settings.preset == "fast")
+    assert (preset.steps, preset.mask_blur, preset.prompt) == (30, 12, "a barn")
+
+
 def test_commands_exist() -> None:
     """The parser knows every flag in every `run.py` line."""
     from sdxl.commands.flags import parse

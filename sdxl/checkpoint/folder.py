@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdxl.checkpoint.configs import FULL_SIZE, PARTS
-from sdxl.checkpoint.header import read_header
+from sdxl.checkpoint.header import Header, read_header
 from sdxl.checkpoint.keys import Entry
 from sdxl.checkpoint.models import build_part
 from sdxl.checkpoint.sources import Opened, Source
 from sdxl.errors import CheckpointError, InputError
 
-__all__ = ["INDEX", "is_model_folder", "open_folder"]
+__all__ = ["INDEX", "is_model_folder", "open_folder", "open_part", "part_sources"]
 
 INDEX = "model_index.json"
 VARIANT_KEY = "_sige_config"  # names the config of the shapes, for other sizes than the full one
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+STEMS = dict.fromkeys(("unet", "vae", "controlnet"), "diffusion_pytorch_model")
 TEXT_STEM = "model"
 # The names of the VAE's attention in older folders.
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -38,7 +38,7 @@ def open_folder(folder: Path) -> Opened:
     if absent := [part for part in ("unet", "vae") if part not in shapes]:
         raise CheckpointError(f"{folder / INDEX}: names no {absent[0]}; take a folder of SDXL or Stable Diffusion 1.5")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    models = {part: _build(folder, part, shape) for part, shape in shapes.items()}
+    models = {part: _build(folder / part, part, shape) for part, shape in shapes.items()}
     sources = [source for part, model in models.items() for source in _part_sources(folder / part, part, model)]
     return Opened(_kind(folder, shapes, scheduler), str(index.get(VARIANT_KEY, FULL_SIZE)), models, sources, scheduler)
 
@@ -65,7 +65,7 @@ def _build(folder: Path, part: str, shape: Mapping[str, Any]) -> Any:
         return build_part(part, shape)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder / part / 'config.json'}: no model can be built from it: {text}") from error
+        raise CheckpointError(f"{folder / 'config.json'}: no model can be built from it: {text}") from error
 
 
 def _kind(folder: Path, shapes: Mapping[str, Mapping[str, Any]], scheduler: Mapping[str, Any]) -> str:
@@ -86,9 +86,19 @@ def _kind(folder: Path, shapes: Mapping[str, Mapping[str, Any]], scheduler: Mapp
     return "sdxl-turbo" if turbo else "sdxl-base"
 
 
+def open_part(folder: Path, part: str) -> tuple[dict[str, Any], Any, list[Source]]:
+    """One part in a folder of its own: its configuration, the model without weights, and the files that fill it."""
+    config = _read_json(folder / "config.json")
+    model = _build(folder, part, config)
+    return config, model, _part_sources(folder, part, model)
+
+
 def _part_sources(folder: Path, part: str, model: Any) -> list[Source]:
+    return part_sources([read_header(path) for path in _weight_files(folder, STEMS.get(part, TEXT_STEM))], part, model)
+
+
+def part_sources(headers: Sequence[Header], part: str, model: Any) -> list[Source]:
     """The files of a part with their entries. A key that no file has counts as missing from the first file."""
-    headers = [read_header(path) for path in _weight_files(folder, STEMS.get(part, TEXT_STEM))]
     where = {name: position for position, header in enumerate(headers) for name in header.tensors}
     entries: list[list[Entry]] = [[] for _ in headers]
     for key, tensor in model.state_dict().items():

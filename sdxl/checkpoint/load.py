@@ -14,6 +14,7 @@ from sdxl.checkpoint.folder import open_folder
 from sdxl.checkpoint.read import Options, fill
 from sdxl.checkpoint.sources import open_file
 from sdxl.checkpoint.tokenizers import check_vocabulary, load_tokenizers
+from sdxl.checkpoint.vae import with_vae
 from sdxl.errors import InputError
 
 __all__ = ["Parts", "load"]
@@ -50,13 +51,15 @@ def load(
     check_finite: bool = True,
     progress: bool = True,
     tokenizers: bool = True,
+    vae: Path | None = None,
 ) -> Parts:
     """The models, the tokenizers and the scheduler's settings of a checkpoint on disk; nothing is downloaded.
 
     Keys, shapes and dtypes are checked in the header before any weight is read, and weights while they are read. Every
     fault raises `CheckpointError`, and no model is left half loaded. All models get one `dtype`; None takes the
     narrowest that holds every stored weight. Shapes come from `<config_path>/<kind>.yaml`; with the metadata
-    `sige.config: tiny`, from its changes in `tiny.yaml` too.
+    `sige.config: tiny`, from its changes in `tiny.yaml` too. `vae` is a file or a folder whose VAE takes
+    the place of the checkpoint's own.
 
     >>> load(tiny_weights("sdxl-refiner"), progress=False).kind
     'sdxl-refiner'
@@ -66,6 +69,8 @@ def load(
         raise InputError(f"dtype: got {dtype}, expected one of {', '.join(map(str, COMPUTED))}")
     opened = open_folder(path) if path.is_dir() else open_file(path, config_path)
     check(path, opened.sources, opened.kind)
+    if vae is not None:
+        opened = with_vae(opened, vae)
     beside = path if path.is_dir() else path.parent
     words = load_tokenizers(beside, tuple(opened.models)) if tokenizers else {}
     for name, tokenizer in words.items():

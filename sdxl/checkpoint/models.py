@@ -52,7 +52,19 @@ def _text_encoder_2(shape: dict[str, Any]) -> nn.Module:
     return CLIPTextModelWithProjection(CLIPTextConfig(**shape))  # type: ignore[no-any-return]
 
 
-_CLASSES = {"unet": _unet, "vae": _vae, "text_encoder": _text_encoder, "text_encoder_2": _text_encoder_2}
+def _controlnet(shape: dict[str, Any]) -> nn.Module:
+    from diffusers import ControlNetModel
+
+    return ControlNetModel.from_config(shape)  # type: ignore[no-any-return]
+
+
+_CLASSES = {
+    "unet": _unet,
+    "vae": _vae,
+    "text_encoder": _text_encoder,
+    "text_encoder_2": _text_encoder_2,
+    "controlnet": _controlnet,
+}
 
 
 def complete(model: nn.Module, state: dict[str, Tensor], device: torch.device | str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sdxl.checkpoint.header import Header, Stored, read_header
 from sdxl.checkpoint.keys import is_projection
 from sdxl.checkpoint.tensors import DTYPES, NAMES, TensorReader, Written, file_bytes, write_tensors
-from sdxl.commands.parser import Parser, add_dtype, chosen_dtype, run
+from sdxl.commands.parser import Parser, add_dtype, add_json, chosen_dtype, run, tell
 from sdxl.errors import CheckpointError, InputError
 from sige.files import atomic_write, check_free_space
 
@@ -127,6 +127,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_dtype(parser, default="fp32")
     parser.add_argument("--in_place", "--in-place", action="store_true", help="replace IN")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
+    add_json(parser)
     options = parser.parse_args(arguments)
     if options.in_place:
         if options.output not in (None, options.input):
@@ -146,7 +147,9 @@ def _convert(options: argparse.Namespace) -> None:
         in_place=options.in_place,
         force=options.force,
     )
-    print(f"{options.output}: {options.output.stat().st_size / 1e9:.2f} GB, {options.dtype}, {options.projections}")
+    size, said = options.output.stat().st_size, (options.dtype, options.projections)
+    facts = {"output": str(options.output), "bytes": size, "dtype": said[0], "projections": said[1]}
+    tell(facts, f"{options.output}: {size / 1e9:.2f} GB, {', '.join(said)}", options.json)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ The third is the third of a session: the place of the first edit again, with ano
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from sdxl.pictures.png import save_png
 from sdxl.pipelines.load import load_pipeline
 from sdxl.sessions.session import Session
 from sige import Temporal
+from sige.files import atomic_write, check_output
 from sige.profiling import Candidate, interleaved
 
 __all__ = ["Timed", "compare", "main", "third_edit"]
@@ -60,6 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30, help="denoising steps (default: 30)")
     parser.add_argument("--scale", type=float, default=4.0, help="guidance by the prompt (default: 4)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each, the median counts (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
     options = parser.parse_args(arguments)
     if options.runs < 1:
         raise InputError(f"--runs: got {options.runs}, expected at least 1")
@@ -69,11 +72,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _demo(options: argparse.Namespace) -> None:
     sampling = Sampling(steps=options.steps, scale=options.scale, seed=options.seed)
     sampling.strength_of("sdedit")  # refuses too few steps before anything takes time
+    if options.json is not None:
+        check_output(options.json)
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[Row] = []
+    told: dict[str, dict[str, Timed]] = {}
     print(f"{'edit':<12}{'run':<8}{'passes':>35}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
     for example in (inpainting(), painted_over()):
-        timed = compare(example, sampling, options.runs)
+        timed = told[example.task] = compare(example, sampling, options.runs)
         for line in _lines(example.task, timed):
             print(line)
         rows.append(_row(example, timed, example.task))
@@ -81,6 +87,7 @@ def _demo(options: argparse.Namespace) -> None:
         if example.task == "inpainting":
             first = timed["dense"].seconds
     wish, timed = third_edit(another_wish(), sampling, options.runs, first)
+    told["session"] = timed
     for line in _lines("session", timed):
         print(line)
     rows.append(_row(wish, timed, "session, third edit"))
@@ -88,6 +95,8 @@ def _demo(options: argparse.Namespace) -> None:
     path = options.out / "demo.png"
     save_png(sheet(rows), path, {})
     print(f"wrote {path}")
+    if options.json is not None:
+        _write_figures(told, options)
 
 
 # ---- dense and sparse ------------------------------------------------------------------------------------------------
@@ -184,6 +193,24 @@ def _lines(name: str, timed: dict[str, Timed]) -> list[str]:
         ratios = f"{dense.seconds / one.seconds:>18.2f}{dense.result.macs / one.result.macs:>7.2f}"
         lines.append(f"{name:<12}{kind:<8}{taken:>35}{figures}{ratios}")
     return lines
+
+
+def _write_figures(told: dict[str, dict[str, Timed]], options: argparse.Namespace) -> None:
+    """Writes the printed figures as JSON."""
+    edits = {
+        edit: {
+            kind: {
+                "seconds": one.seconds,
+                "macs": one.result.macs,
+                "passes": {name: asdict(passes) for name, passes in one.result.passes.items()},
+            }
+            for kind, one in timed.items()
+        }
+        for edit, timed in told.items()
+    }
+    said = {name: getattr(options, name) for name in ("seed", "steps", "scale", "runs")}
+    with atomic_write(options.json) as temporary:
+        temporary.write_text(json.dumps({**said, "edits": edits}, indent=2) + "\n")
 
 
 def _row(example: Example, timed: dict[str, Timed], name: str) -> Row:

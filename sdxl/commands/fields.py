@@ -32,6 +32,7 @@ class Fields:
     negative_prompt: str | None = None
     prompt_2: str | None = None
     negative_prompt_2: str | None = None
+    clip_skip: int | None = None
 
     init_img: Path | None = None
     mask_path: Path | None = None
@@ -39,6 +40,10 @@ class Fields:
     output_path: Path | None = None
     height: int | None = None
     width: int | None = None
+    grow: int | None = None
+    mask_blur: int | None = None
+    only_masked: int | None = None
+    n: int = 1
 
     steps: int = STEPS
     scale: float = SCALE
@@ -74,8 +79,14 @@ class Fields:
     weight_path: Path = Path("pretrained")
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[str, ...] = ()
+    vae: Path | None = None
+    controlnet: Path | None = None
+    control_image: Path | None = None
+    control_scale: float | None = None
     device: str = "auto"
     dtype: str = "auto"
+    attention: str = "auto"
+    offload: str = "none"
 
     json: Path | None = None
     macs_only: bool = False

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from sdxl.commands import rules
 from sdxl.commands.fields import STEPS, TURBO_STEPS
+from sdxl.commands.preset_file import is_preset_file, preset_words
 from sdxl.commands.settings import Settings
 from sdxl.errors import InputError
 from sdxl.sessions.budget import BUDGET
@@ -31,13 +32,40 @@ examples:
 def parse(arguments: Sequence[str]) -> Settings:
     """The settings of a command line; those that `--from_png` reads apply where no flag overrides them."""
     parser = _parser()
-    given, rest = parser.parse_known_args([_underscored(word) for word in arguments])
-    if rest:
-        known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-        raise InputError(_unknown_flag(rest[0], known))
-    said = vars(given)
+    said = _said(parser, arguments)
+    named = said.pop("preset", [])
+    names = [name for name in named if not is_preset_file(name)]
+    for file in (Path(name) for name in reversed(named) if is_preset_file(name)):
+        said = _from_file(parser, file) | said
+    said |= {"preset": names[-1]} if names else {}
     source = said.pop("from_png", None)
     return Settings.from_dict(said if source is None else _repeated(source, said))
+
+
+def _said(parser: _Parser, words: Sequence[str]) -> dict[str, Any]:
+    """What the words say, by the names of the settings."""
+    given, rest = parser.parse_known_args([_underscored(word) for word in words])
+    if rest:
+        raise InputError(_unknown_flag(rest[0], [f"--{name}" for name in _flags(parser)]))
+    return vars(given)
+
+
+def _flags(parser: _Parser) -> dict[str, argparse.Action]:
+    """The parser's actions by the names of their flags."""
+    named = [(option, action) for action in parser._actions for option in action.option_strings]
+    return {option[2:]: action for option, action in named if option.startswith("--")}
+
+
+def _from_file(parser: _Parser, file: Path) -> dict[str, Any]:
+    """What a preset file says; its mistakes name the file."""
+    flags = _flags(parser)
+    repeated = [name for name, action in flags.items() if action.nargs == "+" and not isinstance(action, _Pair)]
+    words = preset_words(file, flags, repeated)
+    try:
+        said = _said(parser, words)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return said | ({"preset": said["preset"][-1]} if "preset" in said else {})
 
 
 def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
@@ -147,11 +175,13 @@ class _Pair(argparse.Action):
 
 
 WHOLE: dict[str, Any] = {"type": _whole, "metavar": "N"}
+PIXELS: dict[str, Any] = {"type": _whole, "metavar": "PIXELS"}
 NUMBER: dict[str, Any] = {"type": _number, "metavar": "X"}
 TEXT: dict[str, Any] = {"metavar": "TEXT"}
 FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
 FILES: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "FILE"}
+FILES_WITH_STRENGTH: dict[str, Any] = FILES | {"metavar": "FILE[:X]"}
 PAIR: dict[str, Any] = {"nargs": "+", "action": _Pair}
 
 
@@ -177,16 +207,28 @@ def _add_pictures(parser: _Parser) -> None:
         help="sdedit: outside (default if sparse): what was not painted over stays; nothing: all may change",
     )
     add("--output_path", type=Path, metavar="FILE.png", help="where to write; the PNG carries its settings")
+    add("--json", **FILE, help="write the figures too: seconds, steps, passes; of a profile all of them")
     add("--H", dest="height", **WHOLE, help="height in pixels (default: the picture's own)")
     add("--W", dest="width", **WHOLE, help="width in pixels (default: the picture's own)")
+    add("--grow", **PIXELS, help="inpainting: the mask grows by so many pixels to every side (default: 0)")
+    add("--mask_blur", **PIXELS, help="inpainting: its edge turns soft over so many pixels, inwards (default: 0)")
+    text = "inpainting: paint only the mask and so many pixels around it, at the model's size or --H and --W, for "
+    text += "pictures larger than the model likes"
+    add("--only_masked", **PIXELS, help=text)
+    add("--n", **WHOLE, help="how many pictures, with consecutive seeds: NAME-1.png, NAME-2.png, ... (default: 1)")
 
 
 def _add_prompts(parser: _Parser) -> None:
-    add = parser.add_argument_group("prompts").add_argument
-    add("--prompt", **TEXT, help="what the picture shows")
+    add = parser.add_argument_group("prompts", r"a backslash makes a bracket text: \(red\)").add_argument
+    add(
+        "--prompt",
+        **TEXT,
+        help="what the picture shows, short or long; (word:1.3) weighs, (word) 1.1, [word] 1/1.1",
+    )
     add("--negative_prompt", **TEXT, help="what it does not show; needs a --scale above 1")
     add("--prompt_2", **TEXT, help="for the second text encoder (default: --prompt)")
     add("--negative_prompt_2", **TEXT, help="for the second text encoder (default: --negative_prompt)")
+    add("--clip_skip", **WHOLE, help="how many of the text encoders' last layers the prompt leaves out (default: none)")
 
 
 def _add_sampling(parser: _Parser) -> None:
@@ -205,7 +247,9 @@ def _add_sparse(parser: _Parser) -> None:
     add("--policy", help="temporal (default): some steps dense; lockstep: the original beside the edit at every step")
     add(
         "--preset",
-        help="balanced (default); quality: more is computed; fast: less; fastest: an experiment; plain: no skips",
+        action="append",
+        help="balanced (default); quality: more is computed; fast: less; fastest: an experiment; plain: no skips; "
+        "FILE.yaml: settings from a file, for any run; other flags override them",
     )
     add("--dense_steps", type=_dense_steps, metavar="D", help="how many, or which as 0,1,4,9 (default: the preset's)")
     add(
@@ -245,10 +289,17 @@ def _add_weights(parser: _Parser) -> None:
     add("--model", help=text)
     add("--weight_path", **FOLDER, help="where the checkpoints are (default: pretrained)")
     add("--config_path", **FOLDER, help="where the models' shapes are (default: configs)")
-    add("--lora", **FILES, help="LoRA weights, one or several")
+    add("--lora", **FILES_WITH_STRENGTH, help="LoRA weights, one or several; FILE:0.8 takes one at 0.8 of its strength")
     add("--textual_inversion", **FILES, help="learned words, one or several")
+    add("--vae", type=Path, metavar="FILE", help="another VAE: a .safetensors file or a diffusers folder")
+    add("--controlnet", **FOLDER, help="inpainting: a ControlNet in the diffusers layout; it follows --control_image")
+    add("--control_image", **FILE, help="what the ControlNet follows, as large as --init_img: edges, depths, poses")
+    add("--control_scale", **NUMBER, help="how strongly it follows, above 0 (default: 1)")
     add("--device", help="cpu, cuda, cuda:1, auto (default: cuda where there is one)")
     add("--dtype", help="fp32, fp16, bf16, auto (default: fp32 on the cpu, fp16 on cuda)")
+    text = "of dense passes: sdpa (torch's fused), math (softmax written out), sliced (least memory), auto (default)"
+    add("--attention", help=text)
+    add("--offload", help="model: each model waits on the CPU for its turn, on cuda; none (default)")
 
 
 def _add_sizes(parser: _Parser) -> None:
@@ -265,4 +316,3 @@ def _add_profile(parser: _Parser) -> None:
     add = parser.add_argument_group("profiles", text).add_argument
     add("--macs_only", **_switch("count only: no weights, no memory, no time"))
     add("--runs", **WHOLE, help="timed runs (default: 5)")
-    add("--json", **FILE, help="write the figures too")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from sdxl.commands.settings import Settings
 from sdxl.pictures.images import check_same_size, load_image, resize, size_of
 from sdxl.pictures.masks import Mask, check_mask, load_mask
+from sdxl.pictures.shaping import resize_mask
 from sige.sizes import Size
 
 __all__ = ["Inputs", "load_inputs"]
@@ -22,39 +22,33 @@ class Inputs:
     image: Image.Image | None = None  # before the edit
     edited: Image.Image | None = None  # with the rough edit in it
     mask: Mask | None = None  # [H, W], 0 to 1
+    control: Image.Image | None = None  # what a ControlNet follows
 
 
 def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
     """Reads the files, checks that they fit each other, and brings them to --H and --W, by default their own size.
 
+    With --only_masked these are the size of the part that is painted, and the pictures keep theirs.
     A picture that is given stands in the place of the file that --init_img names.
     """
     if image is None and settings.init_img is not None:
         image = load_image(settings.init_img)
     edited = None if settings.edited_img is None else load_image(settings.edited_img)
     mask = None if settings.mask_path is None else load_mask(settings.mask_path)
+    control = None if settings.control_image is None else load_image(settings.control_image)
+    if image is not None and control is not None:
+        check_same_size(image, control, (str(settings.init_img), str(settings.control_image)))
     if image is not None and edited is not None:
         check_same_size(image, edited, (str(settings.init_img), str(settings.edited_img)))
     picture = edited if image is None else image
     own = size_of(picture) if picture is not None else mask.shape if mask is not None else (0, 0)
-    size = (settings.height or own[0], settings.width or own[1])
+    size = own if settings.only_masked is not None else (settings.height or own[0], settings.width or own[1])
     if mask is not None:
         if mask.shape != size:
             check_mask(mask, (own[0], own[1]), str(settings.mask_path))
-        mask = _resized_mask(mask, size)
-    return Inputs(_resized(image, size), _resized(edited, size), mask)
+        mask = resize_mask(mask, size)
+    return Inputs(_resized(image, size), _resized(edited, size), mask, _resized(control, size))
 
 
 def _resized(image: Image.Image | None, size: Size) -> Image.Image | None:
     return image if image is None or size_of(image) == size else resize(image, *size)
-
-
-def _resized_mask(
-    mask: Mask,  # [H, W]
-    size: Size,
-) -> Mask:  # [*size]
-    """The mask at the size; shrinking averages, so that thin strokes stay as grey, and growing keeps edges hard."""
-    if mask.shape == size:
-        return mask
-    resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BOX)
-    return np.asarray(resized).clip(0, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections import Counter
@@ -15,7 +14,7 @@ from sdxl.checkpoint.configs import FULL_SIZE
 from sdxl.checkpoint.header import Header, Stored, read_header
 from sdxl.checkpoint.keys import PREFIXES, is_ignored, is_projection
 from sdxl.checkpoint.kinds import family, identify
-from sdxl.commands.parser import Parser, run
+from sdxl.commands.parser import Parser, add_json, run, tell
 from sdxl.errors import CheckpointError
 
 __all__ = ["describe", "main"]
@@ -93,13 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m sdxl.inspect", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file")
-    parser.add_argument("--json", action="store_true", help="print all facts as JSON")
+    add_json(parser)
     return parser.parse_args(arguments)
 
 
 def _inspect(options: argparse.Namespace) -> None:
     facts = describe(options.file)
-    print(json.dumps(facts, indent=2) if options.json else _as_text(facts))
+    tell(facts, _as_text(facts), options.json)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sdxl.commands.flags import parse
 from sdxl.commands.rules import in_flags
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # about its own code
-            print(_run(settings))
+            for line in _run(settings):
+                print(line, flush=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -38,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(settings: Settings) -> str:
-    """Runs the command, and returns the line that is printed at the end."""
+def _run(settings: Settings) -> Iterable[str]:
+    """Runs the command, and gives the lines that are printed, each as soon as it is true."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     if settings.generates:
         from sdxl.commands import tasks
@@ -47,7 +48,7 @@ def _run(settings: Settings) -> str:
         return tasks.run(settings)
     from sdxl.commands import profile  # torch and diffusers, which take seconds to import
 
-    return profile.run(settings)
+    return [profile.run(settings)]
 
 
 def _fail(message: str) -> int:

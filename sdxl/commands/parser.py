@@ -1,10 +1,11 @@
-"""The argument parser, the flag --dtype and the exit status, which the small commands share."""
+"""The argument parser, the flags --dtype and --json and the exit status, which the small commands share."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sdxl.errors import InputError
@@ -14,7 +15,7 @@ from sige.errors import SigeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Parser", "add_dtype", "chosen_dtype", "run"]
+__all__ = ["Parser", "add_dtype", "add_json", "chosen_dtype", "run", "tell"]
 
 KEEP = "keep"  # each tensor's own dtype
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -34,6 +35,15 @@ def add_dtype(parser: Parser, default: str) -> None:
         choices=(KEEP, *DTYPE_NAMES),
         help=f"of the weights written (default: {default})",
     )
+
+
+def add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print all facts as JSON")
+
+
+def tell(facts: Mapping[str, Any], line: str, as_json: bool) -> None:
+    """Prints the facts as JSON, or the line that says the same in words."""
+    print(json.dumps(facts, indent=2) if as_json else line)
 
 
 def chosen_dtype(name: str) -> torch.dtype | None:

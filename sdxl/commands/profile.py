@@ -15,6 +15,7 @@ from sdxl.commands.weights import place
 from sdxl.errors import InputError, SdxlError
 from sdxl.pictures.images import pad_to_multiple
 from sdxl.pictures.masks import pad_mask
+from sdxl.pictures.shaping import grow_mask
 from sdxl.pipelines.find import TINY, find
 from sige.dtypes import named_dtype
 from sige.files import check_output
@@ -37,10 +38,15 @@ RANDOM = "random weights of the model's shape, on whose values neither work nor 
 
 def run(settings: Settings) -> str:
     """The figures as a table; with --json they are written to a file too, under the names of `sige.profiling`."""
+    if settings.only_masked is not None:
+        raise InputError(
+            f"--only_masked does not go with --mode {settings.mode}, which is of a whole picture: give the part "
+            "itself as --init_img and --mask_path"
+        )
     if settings.json is not None:
         check_output(settings.json)
     settings = place(settings)
-    region = _region(load_inputs(settings), _dilation(settings))
+    region = _region(load_inputs(settings), _dilation(settings), settings.grow or 0)
     if region is None:
         raise InputError(
             f"--mode {settings.mode} needs an edit: give --mask_path, or --init_img and --edited_img that differ"
@@ -53,12 +59,12 @@ def run(settings: Settings) -> str:
     return f"weights: {NONE if settings.macs_only else RANDOM}\n{report.as_text(profile)}"
 
 
-def _region(inputs: Inputs, dilation: int) -> Region | None:
-    """The region of the mask, or of the pixels that differ; None where the command names no edit."""
+def _region(inputs: Inputs, dilation: int, grow: int = 0) -> Region | None:
+    """The region of the mask, grown as asked, or of the pixels that differ; None where the command names no edit."""
     from sige import Region
 
     if inputs.mask is not None:
-        return Region.from_mask(pad_mask(inputs.mask), dilation=dilation)
+        return Region.from_mask(pad_mask(grow_mask(inputs.mask, grow)), dilation=dilation)
     if inputs.image is None or inputs.edited is None:
         return None
     before, after = (np.asarray(pad_to_multiple(image)[0]) for image in (inputs.image, inputs.edited))

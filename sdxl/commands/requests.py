@@ -18,9 +18,10 @@ __all__ = ["make_policy", "make_request"]
 
 
 def make_request(settings: Settings, inputs: Inputs) -> Request:
-    """The request; that of text2img has no size where the settings leave the size to the model."""
+    """The request; a size that the settings leave to the model is left out."""
     sides = settings.height, settings.width
-    size = None if settings.task != "text2img" or sides[0] is None or sides[1] is None else (sides[0], sides[1])
+    takes_size = settings.task == "text2img" or settings.only_masked is not None
+    size = (sides[0], sides[1]) if takes_size and sides[0] is not None and sides[1] is not None else None
     return Request(
         _sampling(settings),
         image=inputs.image,
@@ -30,6 +31,10 @@ def make_request(settings: Settings, inputs: Inputs) -> Request:
         policy=make_policy(settings) if settings.sparse else None,
         refined=settings.refined,
         keep=settings.keep,
+        grow=settings.grow or 0,
+        mask_blur=settings.mask_blur or 0,
+        only_masked=settings.only_masked,
+        control=inputs.control,
     )
 
 
@@ -47,6 +52,8 @@ def _sampling(settings: Settings) -> Sampling:
         negative_prompt=settings.negative_prompt,
         prompt_2=settings.prompt_2,
         negative_prompt_2=settings.negative_prompt_2,
+        clip_skip=settings.clip_skip,
+        control_scale=1.0 if settings.control_scale is None else settings.control_scale,
         steps=settings.steps,
         scale=settings.scale,
         eta=settings.eta,

@@ -13,6 +13,7 @@ from sdxl.edits.request import KEEPS
 from sdxl.edits.sampling import REFINER_STRENGTH, STRENGTH
 from sdxl.errors import InputError
 from sdxl.pipelines.find import MODELS, TINY
+from sdxl.pipelines.memory import ATTENTIONS, OFFLOADS
 from sdxl.pipelines.schedulers import SCHEDULERS, default_scheduler
 from sige import policies
 from sige.dtypes import DTYPE_NAMES
@@ -34,6 +35,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "forecast": tuple(policies.FORECASTS),
     "keep": KEEPS,
     "dtype": ("auto", *DTYPE_NAMES),
+    "attention": ATTENTIONS,
+    "offload": OFFLOADS,
 }
 RENAMED = {  # settings, and fields of a request, whose flag has another name
     "height": "--H",
@@ -45,6 +48,7 @@ RENAMED = {  # settings, and fields of a request, whose flag has another name
     "edited": "--edited_img",
     "mask": "--mask_path",
     "refiner": "--refined",
+    "control": "--control_image",
 }
 
 PICTURES = {  # name -> the tasks that read it
@@ -63,7 +67,7 @@ NEEDED = {
 TEMPORAL = ("preset", "dense_steps", "skipped_steps", "half_steps", "outer_steps", "schedule", "forecast")
 POLICY = ("policy", *TEMPORAL, "dilation")
 SESSION = ("undo", "budget")
-PROFILE = ("json", "macs_only", "runs")
+PROFILE = ("macs_only", "runs")
 SECOND_ENCODER = ("prompt_2", "negative_prompt_2")
 SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 CROPS = ("crops_coords_top_left", "negative_crops_coords_top_left")

@@ -9,12 +9,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sdxl.commands import rules
 from sdxl.commands.fields import TURBO_SCALE, TURBO_STEPS, Fields
+from sdxl.commands.picture_rules import check_pictures
+from sdxl.commands.weight_rules import check_weights
 from sdxl.errors import InputError
 
 __all__ = ["Settings"]
 
 # Settings that do not change the picture, and a session, which has changed by the time the picture is written.
-UNSAVED = ("mode", "output_path", "json", "macs_only", "runs", "session", "undo", "budget")
+UNSAVED = ("mode", "output_path", "json", "macs_only", "runs", "session", "undo", "budget", "n")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Settings(Fields):
 
     def __post_init__(self) -> None:
         rules.check(self)
+        if self.generates:
+            check_pictures(self)
+            check_weights(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that the picture depends on, as JSON can hold them; the output path is not among them."""

@@ -1,12 +1,14 @@
-"""Writes the picture that settings ask for: reads the files first, then the weights, then runs the edit."""
+"""Writes the pictures that settings ask for: reads the files first, then the weights, then runs the edit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from sdxl.commands.figures import figures, summary, write_figures
 from sdxl.commands.inputs import load_inputs
 from sdxl.commands.requests import make_request
 from sdxl.commands.rules import flag
@@ -14,62 +16,103 @@ from sdxl.commands.sessions import edit_in_session, session_picture
 from sdxl.commands.settings import Settings
 from sdxl.commands.weights import choose_weights, place
 from sdxl.errors import InputError
-from sdxl.pictures.images import size_of, size_text
 from sdxl.pictures.png import check_png_output, save_png
 from sdxl.pipelines.find import Weights
+from sdxl.pipelines.lora import with_strength
 from sige.dtypes import named_dtype
+from sige.files import check_output
 
 if TYPE_CHECKING:
     from sdxl.edits.request import Request
     from sdxl.edits.result import Result
 
-__all__ = ["run"]
+__all__ = ["output_files", "run"]
 
 TURBO_SIDE = 512  # pixels: the size that turbo was distilled at
 
 
-def run(settings: Settings) -> str:
-    """Writes the picture, and returns a line that says what was written and how long it took.
+def run(settings: Settings) -> Iterator[str]:
+    """Writes the pictures, and yields a line about each, which says what was written and how long it took.
 
     Whatever can be refused without weights is refused before they are read.
     """
-    output = settings.output_path
-    assert output is not None  # Settings checks this
-    check_png_output(output)
+    outputs = output_files(settings)
+    for path in outputs:
+        check_png_output(path)
+    if settings.json is not None:
+        check_output(settings.json)
     _check_extras(settings)
     image = None if settings.session is None else session_picture(settings)
     request = make_request(settings, load_inputs(settings, image))
     if request.is_empty:
-        assert request.image is not None
-        save_png(request.image, output, settings.to_dict())
-        return f"wrote {output}: the mask is empty, so this is the picture as it was"
+        yield from _copies(request, settings, outputs)
+        return
     chosen = choose_weights(settings)
     settings = place(chosen.settings)
     began = perf_counter()
-    pipe = _load(settings, chosen.base, settings.task)
+    pipe = _load(settings, chosen.base, settings.task, **_added(settings))
     refiner = None
     if chosen.refiner is not None:
         task = "img2img" if settings.task == "text2img" else settings.task
-        refiner = _load(replace(settings, lora=(), textual_inversion=()), chosen.refiner, task)
-    loaded = perf_counter()
-    if settings.session is not None:
-        result = edit_in_session(pipe, request, settings)
-    else:
-        from sdxl.edits.run import run as run_request
+        refiner = _load(settings, chosen.refiner, task)
+    loaded, made = perf_counter() - began, []
+    for number, output in enumerate(outputs):
+        one = replace(settings, seed=settings.seed + number, n=1)
+        result = _edit(pipe, refiner, request, one)
+        save_png(result.image, output, one.to_dict())
+        made.append(figures(result, one, output))
+        yield f"wrote {output}: {summary(result, one)}" + ("" if number else f"; loaded in {loaded:.1f} s")
+    if settings.json is not None:
+        write_figures(made, settings, loaded, settings.json)
 
-        result = run_request(pipe, _sized(request, settings, pipe), refiner=refiner)
-    save_png(result.image, output, settings.to_dict())
-    return f"wrote {output}: {_summary(result, settings)}; loaded in {loaded - began:.1f} s"
+
+def output_files(settings: Settings) -> list[Path]:
+    """The files that the command writes: the output itself, or for several pictures NAME-1.png, NAME-2.png, ..."""
+    output = settings.output_path
+    assert output is not None  # Settings checks this
+    if settings.n == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, settings.n + 1)]
+
+
+def _copies(request: Request, settings: Settings, outputs: Sequence[Path]) -> Iterator[str]:
+    """Writes the picture as it was: what an empty mask asks for."""
+    assert request.image is not None
+    for number, output in enumerate(outputs):
+        save_png(request.image, output, replace(settings, seed=settings.seed + number, n=1).to_dict())
+        yield f"wrote {output}: the mask is empty, so this is the picture as it was"
+    if settings.json is not None:
+        write_figures([], settings, 0.0, settings.json)
+
+
+def _edit(pipe: Any, refiner: Any, request: Request, settings: Settings) -> Result:
+    request = replace(request, sampling=replace(request.sampling, seed=settings.seed))
+    if settings.session is not None:
+        return edit_in_session(pipe, request, settings)
+    from sdxl.edits.run import run as run_request
+
+    return run_request(pipe, _sized(request, settings, pipe), refiner=refiner)
 
 
 def _check_extras(settings: Settings) -> None:
-    for name in ("lora", "textual_inversion"):
-        for file in getattr(settings, name):
+    files: dict[str, Sequence[Path | str]] = {
+        "lora": [with_strength(text)[0] for text in settings.lora],
+        "textual_inversion": settings.textual_inversion,
+        "vae": [] if settings.vae is None else [settings.vae],
+        "controlnet": [] if settings.controlnet is None else [settings.controlnet],
+    }
+    for name, named in files.items():
+        for file in named:
             if not Path(file).exists():
                 raise InputError(f"{flag(name)}: {file} does not exist")
 
 
-def _load(settings: Settings, weights: Weights, task: str) -> Any:
+def _added(settings: Settings) -> dict[str, Any]:
+    """What the base has beside its weights, and a refiner has not."""
+    return {name: getattr(settings, name) for name in ("lora", "textual_inversion", "controlnet")}
+
+
+def _load(settings: Settings, weights: Weights, task: str, **added: Any) -> Any:
     from sdxl.pipelines import load
 
     return load.load_weights(
@@ -79,26 +122,17 @@ def _load(settings: Settings, weights: Weights, task: str) -> Any:
         device=settings.device,
         dtype=named_dtype(settings.dtype),
         scheduler=settings.scheduler,
-        lora=settings.lora,
-        textual_inversion=settings.textual_inversion,
+        vae=settings.vae,
+        attention=settings.attention,
+        offload=settings.offload,
+        **added,
     )
 
 
 def _sized(request: Request, settings: Settings, pipe: Any) -> Request:
-    """The request; for text2img without a size, a copy with the settings' sides or with the model's own."""
-    if request.task != "text2img" or request.size is not None:
+    """The request; where the model's size is asked for, a copy with the settings' sides or with the model's own."""
+    if request.size is not None or (request.task != "text2img" and request.only_masked is None):
         return request
     side = int(pipe.unet.config.sample_size) * 8
     side = min(side, TURBO_SIDE) if settings.turbo else side
     return replace(request, size=(settings.height or side, settings.width or side))
-
-
-def _summary(result: Result, settings: Settings) -> str:
-    steps = result.steps
-    taken = f"{steps[0]} steps" + "".join(f" and {count} of the refiner" for count in steps[1:])
-    facts = f"{size_text(size_of(result.image))}, seed {settings.seed}, {taken} at scale {settings.scale:g}"
-    facts += f" in {result.seconds:.1f} s ({sum(steps) / result.seconds:.2f} steps/s, VAE included)"
-    passes = result.passes["unet"]
-    if passes.dense == passes.calls:
-        return facts
-    return f"{facts}, {passes.describe()}, about {result.computed:.0%} of the dense work"

@@ -78,6 +78,8 @@ def place(settings: Settings) -> Settings:
     count = torch.cuda.device_count() if device.startswith("cuda") and torch.cuda.is_available() else 0
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
         raise InputError(f"--device {device}: torch sees {count} GPUs here; take --device cpu")
+    if settings.offload != "none" and device == "cpu":
+        raise InputError("--offload model has no effect on the CPU, which --device auto means here: leave it out")
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "fp32" if device == "cpu" else "fp16"

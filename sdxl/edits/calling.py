@@ -7,11 +7,12 @@ from typing import Any
 
 from sdxl.edits.sampling import REFINER_STRENGTH, Sampling
 from sdxl.errors import InputError
+from sdxl.pipelines.embedding import WORDS, embedded, prompt_tokens
 from sdxl.pipelines.mended import with_negative_sizes
 from sdxl.pipelines.schedulers import takes_eta
 from sige.sizes import Size
 
-__all__ = ["from_split", "pipeline_arguments", "until_split"]
+__all__ = ["from_split", "pipeline_arguments", "tokens_of", "until_split"]
 
 SDXL_ONLY = (
     "prompt_2",
@@ -41,6 +42,8 @@ def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> 
     for name in SDXL_ONLY:
         value = getattr(sampling, name)
         if value is not None and name not in known:
+            if hasattr(pipe, "text_encoder_2"):
+                raise InputError(f"{name} has no effect: {type(pipe).__name__} takes none: leave it out", name)
             raise InputError(f"{name} is SDXL's: this model has no such conditioning", name)
         if value is not None:
             arguments[name] = value
@@ -49,7 +52,17 @@ def pipeline_arguments(pipe: Any, task: str, size: Size, sampling: Sampling) -> 
         arguments["strength"] = sampling.strength_of(task)
     if "height" in known:
         arguments |= {"height": size[0], "width": size[1]}
-    return arguments
+    if "controlnet_conditioning_scale" in known:
+        arguments["controlnet_conditioning_scale"] = float(sampling.control_scale)
+    if sampling.clip_skip is not None:
+        arguments["clip_skip"] = sampling.clip_skip
+    return embedded(pipe, arguments, guided=sampling.is_guided)
+
+
+def tokens_of(pipe: Any, sampling: Sampling) -> int:
+    """The number of tokens that the pipeline's UNet reads of each prompt."""
+    prompts = {name: getattr(sampling, name) for name in WORDS}
+    return prompt_tokens(pipe, prompts, guided=sampling.is_guided)
 
 
 def until_split(sampling: Sampling) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdxl.edits.limits import MOST_PIXELS
 from sdxl.edits.sampling import Sampling
 from sdxl.errors import InputError
 from sdxl.pictures.changes import changed_alpha
 from sdxl.pictures.images import pad_to_multiple, size_of, size_text
 from sdxl.pictures.masks import Mask, is_empty, is_full, latent_cells, mask_from_array, mask_from_image, pad_mask
+from sdxl.pictures.shaping import feather_mask, grow_mask
 from sige.errors import ConfigError
+from sige.policies import Lockstep
 from sige.sizes import Size
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Request:
     """One edit; the fields that are given decide its task.
 
     `image` and `mask` ask for inpainting: the mask's white is repainted, grey blends, all else stays bit for bit.
+    `only_masked` paints only the part around the mask, at the model's size, and puts it back: for large pictures.
     `edited` asks for SDEdit: noise is added to it and removed under the prompt; `image` is the picture before it.
     `image` alone asks for img2img; no picture at all asks for text2img at `size`.
 
@@ -49,18 +53,22 @@ class Request:
     image: Image.Image | None = None  # before the edit
     mask: Image.Image | npt.NDArray[Any] | None = None  # [H, W]; kept as floats from 0 to 1
     edited: Image.Image | None = None  # with the rough edit in it
-    size: Size | None = None  # of a picture from text alone; None: what the model was trained at
+    size: Size | None = None  # of a picture from text alone, or of the part painted; None: the model's own
     policy: Policy | None = None  # sige.Temporal, sige.Lockstep; None: every pass is dense
     refined: bool = False  # a refiner takes part: after the base, or from `sampling.denoising_split` on
-    keep: str | None = (
-        None  # of an SDEdit's original: outside (what was not painted over), nothing; None: `keeps_outside`
-    )
+    keep: str | None = None  # of an SDEdit's original: outside, nothing; None: as `keeps_outside` says
+    grow: int = 0  # pixels that the mask grows by, to every side
+    mask_blur: int = 0  # pixels over which its edge turns soft, inwards
+    only_masked: int | None = None  # pixels of context around the mask; None: the whole picture is painted
+    control: Image.Image | None = None  # what the pipeline's ControlNet follows
 
     def __post_init__(self) -> None:
         if self.mask is not None:
             object.__setattr__(self, "mask", _as_mask(self.mask))
         self._check_pictures()
         self._check_keep()
+        self._check_shaping()
+        self._check_control()
         self._check_policy()
         if self.task != "text2img":
             self.sampling.strength_of(self.task)
@@ -147,11 +155,16 @@ class Request:
         picture = self.image if self.edited is None else self.edited
         return self.padded_size if picture is None else size_of(picture)
 
-    @property
+    @cached_property
     def alpha(self) -> Mask | None:  # [H, W]
-        """The mask, from 0 (keep) to 1 (repaint)."""
+        """The mask, grown and with its soft edge, from 0 (keep) to 1 (repaint)."""
         assert not isinstance(self.mask, Image.Image)
-        return self.mask
+        return None if self.mask is None else feather_mask(grow_mask(self.mask, self.grow), self.mask_blur)
+
+    @cached_property
+    def control_image(self) -> Image.Image | None:
+        """What the ControlNet follows, padded as `start` is."""
+        return None if self.control is None else pad_to_multiple(self.control)[0]
 
     @cached_property
     def _cells(self) -> npt.NDArray[np.bool_] | None:  # [H, W], padded
@@ -168,13 +181,14 @@ class Request:
     # ---- what is refused --------------------------------------------------------------------------------------------
 
     def _check_pictures(self) -> None:
-        if self.alpha is not None:
+        if self.mask is not None:
+            assert not isinstance(self.mask, Image.Image)
             if self.edited is not None:
                 raise InputError("mask: given beside an edited picture, expected one of the two", "mask")
             if self.image is None:
                 raise InputError("image is missing: the mask says which part of it is repainted", "image")
-            if self.alpha.shape != size_of(self.image):
-                got, expected = size_text((self.alpha.shape[0], self.alpha.shape[1])), size_text(size_of(self.image))
+            if self.mask.shape != size_of(self.image):
+                got, expected = size_text((self.mask.shape[0], self.mask.shape[1])), size_text(size_of(self.image))
                 raise InputError(
                     f"mask: got {got}, expected the size of the image, {expected}: resize the mask", "mask"
                 )
@@ -185,7 +199,7 @@ class Request:
             )
         if self.size is None:
             return
-        if self.task != "text2img":
+        if self.task != "text2img" and self.only_masked is None:
             raise InputError(f"size: got {self.size} beside a picture, expected the picture's own", "size")
         if any(side % CELL or side < CELL for side in self.size):
             raise InputError(f"size: got {self.size[0]}x{self.size[1]}, expected multiples of {CELL}", "size")
@@ -199,6 +213,33 @@ class Request:
             raise InputError(f"keep: has no effect for {self.task}, only for an SDEdit: leave it out", "keep")
         if self.keep == "outside" and self.image is None:
             raise InputError("image is missing: keep outside needs the original that the edited picture shows", "image")
+
+    def _check_shaping(self) -> None:
+        for name, most in MOST_PIXELS.items():
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                raise InputError(f"{name}: got {value}, expected a number of pixels from 0 to {most}", name)
+            if value and self.mask is None:
+                raise InputError(f"{name}: got {value} without a mask: give one, or leave it out", name)
+        if self.only_masked is not None and self.mask is None:
+            raise InputError("only_masked: there is no mask to paint around: give one, or leave it out", "only_masked")
+
+    def _check_control(self) -> None:
+        if self.control is None:
+            return
+        if self.task != "inpainting":
+            raise InputError(f"control: got a picture for {self.task}, expected one for inpainting only", "control")
+        assert self.image is not None
+        if self.control.size != self.image.size:
+            got, expected = size_text(size_of(self.control)), size_text(size_of(self.image))
+            raise InputError(
+                f"control: got {got}, expected the size of the image, {expected}: resize one of the two", "control"
+            )
+        if isinstance(self.policy, Lockstep):
+            raise InputError(
+                "policy: Lockstep gives latents to the pipeline, which a ControlNet's does not take: take Temporal",
+                "policy",
+            )
 
     def _check_policy(self) -> None:
         if self.policy is None:

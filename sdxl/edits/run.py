@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 import sige
-from sdxl.edits.calling import from_split, pipeline_arguments, until_split
+from sdxl.edits.calling import from_split, pipeline_arguments, tokens_of, until_split
+from sdxl.edits.crop import Crop
 from sdxl.edits.keep import Outside
 from sdxl.edits.request import CELL, Request
 from sdxl.edits.result import Result
@@ -42,10 +43,15 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
         raise InputError(f"refiner: got {got}", "refiner")
     began = perf_counter()
     request = _sized(request, pipe)
+    _check_control(request, pipe)
     pipes = [pipe] if refiner is None else [pipe, refiner]
     if request.is_empty:
         assert request.image is not None
         return _result(request, pipes, request.image.copy(), {}, (), began)
+    if request.only_masked is not None:
+        crop = Crop.of(request)
+        result = run(pipe, crop.part, refiner=refiner, on_step=on_step)
+        return replace(result, image=crop.put_back(result.image))
     progress = Progress(on_step, request.picture_size, request.padded_size)
     try:
         with Engine(pipes, request.region, request.sparse_policy) as engine:
@@ -66,11 +72,20 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
 
 
 def _sized(request: Request, pipe: Any) -> Request:
-    """The request; for text2img without a size, a copy at the size that the model was trained at."""
-    if request.task != "text2img" or request.size is not None:
+    """The request; where the model's size is asked for, a copy at the size that the model was trained at."""
+    if request.size is not None or (request.task != "text2img" and request.only_masked is None):
         return request
     side = int(pipe.unet.config.sample_size) * CELL
     return replace(request, size=(side, side))
+
+
+def _check_control(request: Request, pipe: Any) -> None:
+    """A control picture and a ControlNet come together."""
+    if (request.control is None) == (getattr(pipe, "controlnet", None) is None):
+        return
+    if request.control is None:
+        raise InputError("control is missing: the pipeline has a ControlNet, which follows a picture", "control")
+    raise InputError("control: got a picture, but the pipeline has no ControlNet: load one, or leave it out", "control")
 
 
 class _Edit:
@@ -82,6 +97,7 @@ class _Edit:
         self.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
         names = {"image": request.start, "mask_image": request.mask_image}
         self.pictures = {name: picture for name, picture in names.items() if picture is not None}
+        self.control = {} if request.control_image is None else {"control_image": request.control_image}
 
     def plain(self) -> Image.Image:
         """The picture of a dense or temporal edit: the pipelines encode and decode by themselves."""
@@ -152,7 +168,7 @@ class _Edit:
         self, pictures: Mapping[str, Any], latents: tuple[Tensor | None, Tensor | None] = (None, None), **options: Any
     ) -> Any:  # PIL images, or latents [1, C, h, w]
         self.progress.begin(after=self._refiner_steps())
-        return self._call(self.pipe, pictures, latents, options)
+        return self._call(self.pipe, {**pictures, **self.control}, latents, options)
 
     def _refine(
         self, pictures: Mapping[str, Any], latents: tuple[Tensor | None, Tensor | None] = (None, None), **options: Any
@@ -187,7 +203,8 @@ def _result(
     began: float,
 ) -> Result:
     seconds = perf_counter() - began
-    shapes = {prefix: PipelineShape.of(pipe) for prefix, pipe in zip(("", REFINER), pipes, strict=False)}
+    named = zip(("", REFINER), pipes, strict=False)
+    shapes = {prefix: PipelineShape.of(pipe, tokens_of(pipe, request.sampling)) for prefix, pipe in named}
     counted = EditWork(
         shapes,
         request.padded_size,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Integral
 
+from sdxl.edits.limits import MOST_SKIPPED, STRONGEST_CONTROL
 from sdxl.errors import InputError
+from sdxl.pipelines.emphasis import parse_emphasis
 from sige.sizes import Size
 
 __all__ = ["REFINER_STRENGTH", "STRENGTH", "Sampling"]
@@ -17,6 +19,8 @@ REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
 @dataclass(frozen=True)
 class Sampling:
     """The values that a pipeline samples with: prompts, steps, guidance, seed, size conditioning.
+
+    A prompt may have 10,000 characters. `(red:1.3)` weighs a word, `(red)` 1.1, `[red]` 1/1.1; `\\(` is a bracket.
 
     >>> Sampling("a horse", steps=30).strength_of("inpainting")
     1.0
@@ -38,8 +42,19 @@ class Sampling:
     negative_target_size: Size | None = None
     negative_crops_coords_top_left: Size | None = None
     denoising_split: float | None = None  # where a refiner takes over; None: it follows the finished picture
+    clip_skip: int | None = None  # how many of each text encoder's last layers the prompt leaves out
+    control_scale: float = 1.0  # of what a ControlNet adds
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+            parse_emphasis(getattr(self, name) or "", name)  # refuses wrong weights
+        if not 0 < self.control_scale <= STRONGEST_CONTROL:
+            got, most = self.control_scale, f"{STRONGEST_CONTROL:g}"
+            raise InputError(f"control_scale: got {got}, expected a number above 0, up to {most}", "control_scale")
+        if self.clip_skip is not None and not 1 <= self.clip_skip <= MOST_SKIPPED:
+            raise InputError(
+                f"clip_skip: got {self.clip_skip}, expected a number from 1 to {MOST_SKIPPED}, or none", "clip_skip"
+            )
         for name, value in (("strength", self.strength), ("denoising_split", self.denoising_split), ("eta", self.eta)):
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{name}: got {value}, expected a number from 0 to 1", name)

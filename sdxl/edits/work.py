@@ -25,24 +25,25 @@ from sige.sizes import Size
 
 __all__ = ["EditWork", "PipelineShape"]
 
-TOKENS = 77  # of a prompt
+TOKENS = 77  # of a prompt of one window
 CODERS = ("encoder", "decoder")
 LEVELS = (1, 2, 4, 8, 16, 32, 64)  # pixels that a position is wide, at the levels where models work
 
 
 @dataclass(frozen=True)
 class PipelineShape:
-    """The classes and configurations of a pipeline's UNet and VAE, and the width of the UNet's pooled prompt."""
+    """The classes and configurations of a pipeline's UNet and VAE, and what the UNet reads of a prompt."""
 
     unet: tuple[type, str]  # the class, and its configuration as JSON
     vae: tuple[type, str]
     pooled: int
+    tokens: int = TOKENS  # that the UNet reads of each prompt
 
     @classmethod
-    def of(cls, pipe: Any) -> PipelineShape:
+    def of(cls, pipe: Any, tokens: int = TOKENS) -> PipelineShape:
         """The shapes of a pipeline's models."""
         second = getattr(pipe, "text_encoder_2", None)
-        return cls(_shape(pipe.unet), _shape(pipe.vae), 0 if second is None else second.config.projection_dim)
+        return cls(_shape(pipe.unet), _shape(pipe.vae), 0 if second is None else second.config.projection_dim, tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class _Counts:
     """The multiply-accumulates of one pass, for each component, size and region of a pipeline's shapes."""
 
     def __init__(self, shape: PipelineShape, batch: int) -> None:
-        self._pooled, self._batch = shape.pooled, batch
+        self._pooled, self._batch, self._tokens = shape.pooled, batch, shape.tokens
         self._unet, self._vae = _built(*shape.unet), _built(*shape.vae)
         self._cell = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels a latent
         self._dense: dict[tuple[str, Size], int] = {}
@@ -151,7 +152,7 @@ class _Counts:
         config, b = self._unet.config, self._batch
         arguments: dict[str, Any] = {
             "timestep": _empty(1),
-            "encoder_hidden_states": _empty(b, TOKENS, config.cross_attention_dim),
+            "encoder_hidden_states": _empty(b, self._tokens, config.cross_attention_dim),
         }
         if config.addition_embed_type == "text_time":
             times = (config.projection_class_embeddings_input_dim - self._pooled) // config.addition_time_embed_dim

@@ -1,7 +1,8 @@
-"""LoRA weights and learned words on top of a pipeline; from local files only."""
+"""LoRA files and learned words on top of a pipeline; from local files only."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,20 +11,34 @@ from typing import Any
 from torch import Tensor
 
 from sdxl.errors import InputError
+from sdxl.pipelines.lora import attach, check_strength
 
 __all__ = ["add_lora", "add_words"]
+
+logger = logging.getLogger(__name__)
 
 # The names under which files for SDXL keep a word's vectors: one for each of its text encoders.
 ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 
 
-def add_lora(pipe: Any, file: str) -> None:
-    """Loads a LoRA file, or a folder that holds one under diffusers' name."""
+def add_lora(pipe: Any, file: str, strength: float = 1.0) -> None:
+    """Adds a LoRA file, or a folder that holds one under diffusers' name, to those that the pipeline has already.
+
+    A file of which the model has no layer is refused; where it has a part of them, a warning says how many.
+    """
     path = _existing("lora", file)
-    where = (str(path),) if path.is_dir() else (str(path.parent),)
-    name = {} if path.is_dir() else {"weight_name": path.name}
+    check_strength(file, strength)
     with _explained("lora", file):
-        pipe.load_lora_weights(*where, **name, local_files_only=True)
+        matched = attach(pipe, path, strength)
+    if not matched.found:
+        raise InputError(
+            f"lora: {file}: the model has none of its {matched.layers} layers: take a LoRA for this model, or the "
+            "model that it was made for",
+            "lora",
+        )
+    if matched.found < matched.layers:
+        said = "lora: %s: the model has %d of its %d layers; the others are left out"
+        logger.warning(said, file, matched.found, matched.layers)
 
 
 def add_words(pipe: Any, file: str) -> None:

@@ -10,6 +10,8 @@ from sdxl.checkpoint.embedded import EMBEDDED
 from sdxl.errors import InputError
 from sdxl.pipelines.extras import add_lora, add_words
 from sdxl.pipelines.find import Weights, find, kind_of
+from sdxl.pipelines.lora import with_strength
+from sdxl.pipelines.memory import set_attention, set_offload
 from sdxl.pipelines.mended import quiet
 from sdxl.pipelines.schedulers import make_scheduler
 from sige.dtypes import named_dtype
@@ -43,9 +45,14 @@ def load_pipeline(
     lora: Sequence[str] = (),
     textual_inversion: Sequence[str] = (),
     refiner: bool = False,
+    vae: Path | str | None = None,
+    controlnet: Path | str | None = None,
+    attention: str = "auto",
+    offload: str = "none",
 ) -> Any:
     """Finds the weights that the names mean, loads them strictly, and builds diffusers' pipeline for the task.
 
+    `lora` names files, each with a strength behind a colon if it has one: `style.safetensors:0.8`.
     `dtype` None means fp32 on the CPU and fp16 elsewhere.
 
     >>> type(load_pipeline("tiny", task="sdedit")).__name__
@@ -61,6 +68,10 @@ def load_pipeline(
         scheduler=scheduler,
         lora=lora,
         textual_inversion=textual_inversion,
+        vae=None if vae is None else Path(vae),
+        controlnet=None if controlnet is None else Path(controlnet),
+        attention=attention,
+        offload=offload,
     )
 
 
@@ -74,22 +85,35 @@ def load_weights(
     scheduler: str | None = None,
     lora: Sequence[str] = (),
     textual_inversion: Sequence[str] = (),
+    vae: Path | None = None,
+    controlnet: Path | None = None,
+    attention: str = "auto",
+    offload: str = "none",
 ) -> Any:
     """Diffusers' pipeline for the task, with weights that were found."""
+    from sdxl.checkpoint.controlnet import open_controlnet
     from sdxl.checkpoint.load import load
 
+    opened = None if controlnet is None else open_controlnet(controlnet)
     if weights.path.is_file():
         _check_kind(kind_of(weights.path), weights)  # from the header, before minutes of reading
     # The embedded weights and their shapes come together, wherever the command runs.
     shapes = None if weights.model == EMBEDDED else config_path
     dtype = dtype or named_dtype("fp32" if device == "cpu" else "fp16")
-    parts = load(weights.path, config_path=shapes, dtype=dtype, device=device)
+    first = "cpu" if offload != "none" else device
+    parts = load(weights.path, config_path=shapes, dtype=dtype, device=first, vae=vae)
     _check_kind(parts.kind, weights)
-    pipe = make_pipeline(parts, task, scheduler)
+    steered = None
+    if opened is not None:
+        opened.check_fits(parts.unet)
+        steered = opened.filled(dtype, first)
+    pipe = make_pipeline(parts, task, scheduler, controlnet=steered)
     for file in lora:
-        add_lora(pipe, file)
+        add_lora(pipe, *with_strength(file))
     for file in textual_inversion:
         add_words(pipe, file)
+    set_attention(pipe, attention)
+    set_offload(pipe, offload, device)
     return pipe
 
 
@@ -103,17 +127,22 @@ def _check_kind(got: str, weights: Weights) -> None:
         )
 
 
-def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
-    """Diffusers' pipeline for the task, with parts that are already loaded."""
+def make_pipeline(parts: Parts, task: str, scheduler: str | None = None, *, controlnet: Any = None) -> Any:
+    """Diffusers' pipeline for the task, with parts that are already loaded, and with a ControlNet if there is one."""
     import diffusers
 
     quiet()
     noise = make_scheduler(scheduler, parts.kind, parts.scheduler_config)
     shared = {"vae": parts.vae, "unet": parts.unet, "scheduler": noise}
+    suffix = TASKS[task]
+    if controlnet is not None:
+        if task != "inpainting":
+            raise InputError(f"controlnet: got one for {task}, expected inpainting: leave it out", "controlnet")
+        shared, suffix = shared | {"controlnet": controlnet}, f"ControlNet{suffix}"
     if parts.kind.startswith("sd15"):
         checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         encoders = {"text_encoder": parts.text_encoder, "tokenizer": parts.tokenizer}
-        return getattr(diffusers, f"StableDiffusion{TASKS[task]}")(**shared, **encoders, **checker)
+        return getattr(diffusers, f"StableDiffusion{suffix}")(**shared, **encoders, **checker)
     encoders = {name: getattr(parts, name) for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")}
     options: dict[str, Any] = {"add_watermarker": False}
     if parts.kind == "sdxl-refiner":
@@ -124,4 +153,4 @@ def make_pipeline(parts: Parts, task: str, scheduler: str | None = None) -> Any:
                 "task: got text2img, but the refiner makes no pictures of its own: run it after a base model", "task"
             )
         options.pop("requires_aesthetics_score", None)
-    return getattr(diffusers, f"StableDiffusionXL{TASKS[task]}")(**shared, **encoders, **options)
+    return getattr(diffusers, f"StableDiffusionXL{suffix}")(**shared, **encoders, **options)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import sige
-from sdxl.edits.calling import pipeline_arguments
+from sdxl.edits.calling import pipeline_arguments, tokens_of
 from sdxl.edits.request import CELL, Request
 from sdxl.edits.result import Result
 from sdxl.edits.sparse import Engine, Passes
@@ -95,7 +95,7 @@ class Run:
             recorded = Recorded(after, self.mask, after)
         dense = {UNET: passes[UNET].calls, ENCODER: max(1, passes.get(ENCODER, Passes()).calls), DECODER: 1}
         work = EditWork(
-            {"": PipelineShape.of(self.pipe)},
+            {"": PipelineShape.of(self.pipe, tokens_of(self.pipe, request.sampling))},
             request.padded_size,
             self.region,
             request.sampling.is_guided,

@@ -64,6 +64,8 @@ class Session:
         code: str = "auto",  # of the recordings: exact, 16 bit, 8 bit, or what the budget allows
         policy: sige.Temporal | None = None,  # of the first edit
     ) -> None:
+        if getattr(pipe, "controlnet", None) is not None:
+            raise InputError("session: the pipeline has a ControlNet, whose picture no session keeps: leave it out")
         self.pipe = pipe
         self.policy = policy
         self._folder = None if folder is None else SessionFolder(folder)

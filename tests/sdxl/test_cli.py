@@ -28,13 +28,15 @@ TEXT = ["--task", "text2img", "--prompt", "x", "--output_path", "b.png"]
 IMAGE = ["--task", "img2img", "--prompt", "x", "--init_img", "a.png", "--output_path", "b.png"]
 SPARSE = [*INPAINT, "--run_type", "sige"]
 TURBO = [*INPAINT, "--run_type", "turbo"]
+CONTROL = ["--controlnet", "c", "--control_image", "e.png"]
 ISSUE_FLAGS = (
     "--task --init_img --mask_path --H --W --edited_img --strength --run_type --refined --mode --json --macs_only "
     "--prompt --negative_prompt --prompt_2 --negative_prompt_2 --output_path --ddim_steps --ddim_eta --scale --seed "
     "--config_path --weight_path --device --dtype --scheduler --original_size --target_size --crops_coords_top_left "
     "--negative_original_size --negative_target_size --negative_crops_coords_top_left --denoising_split --lora "
     "--textual_inversion --model --policy --preset --dense_steps --skipped_steps --half_steps --forecast "
-    "--dilation --from_png"
+    "--dilation --from_png --clip_skip --grow --mask_blur --only_masked --n --vae --controlnet --control_image "
+    "--control_scale --attention --offload"
 ).split()
 
 
@@ -63,6 +65,16 @@ ISSUE_FLAGS = (
         (["--run_type", "sige", "--dense_steps", " 0, 2 ,5,"], {"dense_steps": (0, 2, 5)}),
         (["--run_type", "sige", "--dense_steps", "0,"], {"dense_steps": (0,)}),
         (["--seed", "0"], {"seed": 0}),
+        (["--lora", "a:0.5", "b"], {"lora": ("a:0.5", "b")}),
+        (["--n", "4"], {"n": 4}),
+        (["--grow", "8", "--mask-blur", "12"], {"grow": 8, "mask_blur": 12}),
+        (["--only_masked", "64"], {"only_masked": 64}),
+        (["--clip_skip", "1"], {"clip_skip": 1}),
+        (["--vae", "v.safetensors"], {"vae": Path("v.safetensors")}),
+        (["--attention", "sliced"], {"attention": "sliced"}),
+        (["--offload", "model", "--device", "cuda"], {"offload": "model"}),
+        (["--offload", "none", "--device", "cpu"], {"offload": "none"}),
+        ([*CONTROL, "--control_scale", "0.5"], {"controlnet": Path("c"), "control_scale": 0.5}),
         (["--device", "cuda:1", "--dtype", "bf16"], {"device": "cuda:1", "dtype": "bf16"}),
         (["--weight_path", "w", "--config-path", "c"], {"weight_path": Path("w"), "config_path": Path("c")}),
     ],
@@ -188,7 +200,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TEXT, "--strength", "0.5"], "--strength has no effect with --task text2img"),
         ([*IMAGE, "--edited_img", "e.png"], "--edited_img has no effect with --task img2img, only with sdedit"),
         ([*SDEDIT, "--mask_path", "m.npy"], "--mask_path has no effect with --task sdedit, only with inpainting"),
-        ([*INPAINT, "--json", "x.json"], "--json has no effect with --mode generate"),
         ([*INPAINT, "--macs_only"], "--macs_only has no effect with --mode generate"),
         ([*INPAINT, "--runs", "3"], "--runs has no effect with --mode generate"),
         # which weights
@@ -203,6 +214,37 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*INPAINT, "--model", "sd15", "--prompt_2", "x"], "--prompt_2 has no effect with --model sd15"),
         ([*INPAINT, "--model", "sd15", "--original_size", "8x8"], "--original_size has no effect with --model sd15"),
         ([*INPAINT, "--model", "sd15", "--crops_coords_top_left", "0,0"], "--crops_coords_top_left has no effect"),
+        # what is added to the weights, and their memory
+        ([*INPAINT, "--lora", "a:strong"], "--lora: got 'a:strong', expected FILE or FILE:strength"),
+        ([*INPAINT, "--lora", "a:0"], "--lora: got the strength 0 for a, expected a number from -10 to 10"),
+        ([*INPAINT, "--clip_skip", "0"], "--clip_skip: got 0, expected a number from 1 to 64"),
+        ([*INPAINT, "--attention", "flash"], "--attention: got 'flash', expected one of auto, sdpa, sliced, math"),
+        ([*INPAINT, "--offload", "all"], "--offload: got 'all', expected one of none, model"),
+        ([*INPAINT, "--offload", "model", "--device", "cpu"], "--offload model has no effect with --device cpu"),
+        ([*SPARSE, "--offload", "model", "--device", "cuda"], "--offload model does not go with --run_type sige"),
+        ([*INPAINT, "--control_image", "e.png"], "--control_image has no effect without --controlnet"),
+        ([*INPAINT, "--control_scale", "1"], "--control_scale has no effect without --controlnet"),
+        ([*INPAINT, "--controlnet", "c"], "--control_image is missing: --controlnet follows a picture"),
+        ([*INPAINT, *CONTROL, "--control_scale", "0"], "--control_scale: got 0.0, expected a number above 0, up to 10"),
+        ([*TEXT, *CONTROL], "--controlnet has no effect with --task text2img, only with inpainting"),
+        ([*SPARSE, *CONTROL, "--policy", "lockstep"], "--policy lockstep gives latents .* take temporal"),
+        ([*SPARSE, *CONTROL, "--session", "s"], "--controlnet does not go with --session"),
+        (
+            [*INPAINT, *CONTROL, "--negative_target_size", "8x8"],
+            "--negative_target_size has no effect with --controlnet",
+        ),
+        # what becomes of pictures
+        ([*INPAINT, "--grow", "-1"], "--grow: got -1, expected a number of pixels from 0 to 1024"),
+        ([*INPAINT, "--mask_blur", "300"], "--mask_blur: got 300, expected a number of pixels from 0 to 256"),
+        ([*INPAINT, "--only_masked", "9999"], "--only_masked: got 9999"),
+        ([*IMAGE, "--grow", "4"], "--grow has no effect with --task img2img, which has no mask"),
+        ([*SDEDIT, "--mask_blur", "4"], "--mask_blur has no effect with --task sdedit"),
+        ([*TEXT, "--only_masked", "4"], "--only_masked has no effect with --task text2img"),
+        ([*SPARSE, "--only_masked", "4", "--session", "s"], "--only_masked does not go with --session"),
+        ([*INPAINT, "--only_masked", "4", "--W", "100"], "--H and --W: expected multiples of 8 for the part"),
+        ([*INPAINT, "--n", "0"], "--n: got 0, expected a number of pictures from 1 to 1000"),
+        ([*INPAINT, "--n", "2", "--seed", str(2**63 - 1)], "--seed: got 9223372036854775807, but --n 2 pictures"),
+        ([*SPARSE, "--n", "2", "--session", "s"], "--n does not go with --session"),
         # what has no effect
         ([*INPAINT, "--ddim_eta", "0.5", "--scheduler", "euler"], "--ddim_eta has no effect with --scheduler euler"),
         ([*TURBO, "--ddim_eta", "0.5"], "--ddim_eta has no effect with --scheduler euler-ancestral: take ddim"),

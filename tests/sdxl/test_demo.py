@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def made(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr("sdxl.checkpoint.embedded.embedded_folder", lambda: stand_in)
         words = ["--out", str(folder / "demo"), "--steps", "4", "--runs", "1", "--seed", "3"]
+        words += ["--json", str(folder / "figures.json")]
         assert demo.main(words) == 0
     return folder / "demo", printed.getvalue()
 
@@ -48,6 +50,17 @@ def test_it_writes_one_picture_and_the_single_ones(made: tuple[Path, str]) -> No
     assert {path.name for path in folder.iterdir()} == FILES
     assert printed.splitlines()[-1] == f"wrote {folder / 'demo.png'}"
     assert all(pixels(folder / name).shape == (256, 256, 3) for name in FILES - {"demo.png"})
+
+
+def test_the_figures_are_those_that_it_prints(made: tuple[Path, str]) -> None:
+    folder, printed = made
+    figures = json.loads((folder.parent / "figures.json").read_text())
+    assert list(figures["edits"]) == ["inpainting", "sdedit", "session"] and figures["steps"] == 4
+    line = next(line for line in printed.splitlines() if line.startswith("inpainting  sparse"))
+    sparse, dense = (figures["edits"]["inpainting"][kind] for kind in ("sparse", "dense"))
+    work = dense["macs"] / sparse["macs"]
+    assert f"{sparse['seconds']:.2f}" in line and line.endswith(f"{work:.2f}")
+    assert dense["passes"]["unet"]["dense"] == 4
 
 
 def test_outside_the_mask_every_pixel_is_the_input_s(made: tuple[Path, str]) -> None:

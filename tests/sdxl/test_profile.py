@@ -192,3 +192,15 @@ def test_a_mistake_is_one_line(
 
 def test_the_engine_knows_the_models() -> None:
     assert {"sdxl-base", "sdxl-refiner", "sdxl-inpaint", "sd15", "vae-encoder", "vae-decoder"} <= set(MODELS)
+
+
+def test_a_mask_that_grows_is_profiled_grown(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def active(*more: str) -> float:
+        out = tmp_path / "out.json"
+        words = ["--mode", "profile_unet", *MASK, "--macs_only", "--json", str(out)]
+        assert main([*words, *more]) == 0
+        return json.loads(out.read_text())["packed"]["macs_all_g"]
+
+    assert active("--grow", "8") > active() == active("--mask_blur", "8")
+    assert main(["--mode", "profile_unet", *MASK, "--only_masked", "8"]) == 2
+    assert "--only_masked does not go with --mode profile_unet" in capsys.readouterr().err

@@ -92,3 +92,27 @@ def test_mistakes_about_a_session_that_is_there(capsys: pytest.CaptureFixture[st
     (Path("desk") / "session.json").write_text("{")
     assert main([*SESSION, "--output_path", "out.png"]) == 2
     assert "--session: desk cannot be read" in capsys.readouterr().err
+
+
+def test_masks_are_shaped_and_prompts_weighed_in_sessions_too() -> None:
+    plain = run(FIRST, "a.png")
+    with Image.open("before.png") as image:
+        before = np.asarray(image.convert("RGB"))
+    shaped = [
+        "--grow",
+        "4",
+        "--mask_blur",
+        "3",
+        "--prompt",
+        "a (white:1.4) horse on the grass, " * 4,
+        "--clip_skip",
+        "1",
+    ]
+    words = [*FIRST, "--session", "other", *shaped]
+    made = run(words, "b.png")
+    grown = np.zeros(before.shape[:2], dtype=bool)
+    grown[12:44, 20:64] = True  # mask.npy is white from 16 to 40 and from 24 to 60
+    assert np.array_equal(made[~grown], before[~grown])
+    ring = grown & ~(np.load("mask.npy") > 0)
+    assert (made != before)[ring].any() and not np.array_equal(made, plain)
+    assert read_settings("b.png")["grow"] == 4

@@ -147,6 +147,14 @@ def test_tiny_needs_no_weights(
     [
         (INPAINT, ["--prompt", "a cow"]),
         (INPAINT, ["--prompt_2", "a cow"]),
+        (INPAINT, ["--prompt", "a (horse:1.5)"]),
+        (INPAINT, ["--prompt", "a horse" + " on the grass" * 40]),
+        (INPAINT, ["--clip_skip", "1"]),
+        (INPAINT, ["--grow", "8"]),
+        (INPAINT, ["--mask_blur", "6"]),
+        (INPAINT, ["--only_masked", "8"]),
+        ([*INPAINT, *SIGE], ["--only_masked", "8"]),
+        ([*INPAINT, "--only_masked", "8"], ["--H", "128"]),
         (INPAINT, NEGATIVE),
         ([*INPAINT, *NEGATIVE], ["--negative_prompt_2", "dark"]),
         (INPAINT, ["--init_img", "other.png"]),
@@ -210,6 +218,10 @@ def test_every_scheduler_gives_a_picture_of_its_own(run: Callable[..., bytes]) -
     assert pictures["ddim"] == run(*INPAINT)
 
 
+def as_array(pixels: bytes) -> np.ndarray:  # [values]
+    return np.frombuffer(pixels, dtype=np.uint8).astype(int)
+
+
 def test_extras_change_the_picture(project: Path, tmp_path: Path, pixels: Pixels) -> None:
     random = torch.Generator().manual_seed(0)
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -225,6 +237,14 @@ def test_extras_change_the_picture(project: Path, tmp_path: Path, pixels: Pixels
 
     words = ["--run_type", "sige"]
     assert made(*words, "--lora", str(tmp_path / "lora.safetensors")) != made(*words)
+    weak, both = f"{tmp_path / 'lora.safetensors'}:0.5", ["--lora", *[f"{tmp_path / 'lora.safetensors'}:0.5"] * 2]
+    once = made(*words, "--lora", str(tmp_path / "lora.safetensors"))
+    assert made(*words, "--lora", weak) not in (once, made(*words))
+    assert np.abs(as_array(made(*words, *both)) - as_array(once)).max() <= 1  # two halves, but for the rounding
+    made(*words, "--lora", weak)
+    again = tmp_path / "again.png"
+    assert main(["--from_png", str(tmp_path / "out.png"), "--output_path", str(again)]) == 0
+    assert pixels(again) == pixels(tmp_path / "out.png")
     words = ["--model", "sd15", "--prompt", "a <cat>"]
     assert made(*words, "--textual_inversion", str(tmp_path / "cat.safetensors")) != made(*words)
 
@@ -257,6 +277,10 @@ def test_flags_about_weights_and_machine_reach_the_loader(
                 "scheduler": "unipc",
                 "lora": (files[0],),
                 "textual_inversion": (files[1],),
+                "vae": None,
+                "controlnet": None,
+                "attention": "auto",
+                "offload": "none",
             },
         )
     ]
@@ -359,6 +383,10 @@ def test_where_nothing_can_be_written(
         (["--weight_path", "nowhere", "--model", "sdxl"], "hf download"),
         (["--weight_path", "nowhere", "--run_type", "sige-turbo"], "sdxl-turbo weights.* --model tiny runs without"),
         (["--lora", "none.safetensors"], "--lora: none.safetensors does not exist"),
+        (["--lora", "none.safetensors:0.5"], "--lora: none.safetensors does not exist"),
+        (["--vae", "none.safetensors"], "--vae: none.safetensors does not exist"),
+        (["--controlnet", "none", "--control_image", "before.png"], "--controlnet: none does not exist"),
+        (["--controlnet", ".", "--control_image", "none.png"], "none.png"),
         (["--textual_inversion", "none.bin"], "--textual_inversion: none.bin does not exist"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import signal
 import subprocess
 import sys
@@ -282,3 +283,10 @@ def test_examples(tmp_path: Path) -> None:
     save_file({"x": tensor}, tmp_path / "tiny.safetensors")
     found = doctest.testmod(convert_module, extraglobs={"folder": tmp_path})
     assert found.attempted and not found.failed
+
+
+def test_the_facts_as_json(half: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.safetensors"
+    assert run(half, out, "--dtype", "fp32", "--json") == 0
+    facts = {"output": str(out), "bytes": out.stat().st_size, "dtype": "fp32", "projections": "conv"}
+    assert json.loads(capsys.readouterr().out) == facts

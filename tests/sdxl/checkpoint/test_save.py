@@ -229,3 +229,19 @@ def test_promise_7_a_folder_is_written_whole_or_not_at_all(
 
 def test_a_copy_of_another_size_is_still_known_in_a_folder(folders: dict[str, Path]) -> None:
     assert json.loads((folders["sdxl-base"] / "model_index.json").read_text())["_sige_config"] == "tiny"
+
+
+def test_the_command_says_what_it_wrote(
+    tiny: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = sum(model.num_parameters() for model in load(tiny["sd15"], **QUIET).models().values())
+    assert run(tiny["sd15"], tmp_path / "folder") == 0
+    files = [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
+    line = capsys.readouterr().out.strip()
+    assert line.startswith(f"wrote {tmp_path / 'folder'}: sd15, diffusers folder of {len(files)} files, ")
+    assert line.endswith(f"{count:,} parameters in float32")
+    assert run(tmp_path / "folder", tmp_path / "half.safetensors", "--dtype", "fp16", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["kind"], facts["layout"], facts["files"]) == ("sd15", "single file", 1)
+    assert facts["bytes"] == (tmp_path / "half.safetensors").stat().st_size
+    assert (facts["dtype"], sum(facts["parameters"].values())) == ("float16", count)
