@@ -207,8 +207,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*INPAINT, "--refined", "1", "--ddim_steps", "3"], "--refined takes 30% of --ddim_steps 3, which leaves no"),
         ([*INPAINT, "--denoising_split", "0.8"], "--denoising_split has no effect without the refiner"),
         ([*TURBO, "--model", "sd15"], "--run_type turbo has weights of its own: leave out --model sd15"),
-        ([*TURBO, "--model", "embedded"], "--run_type turbo has weights of its own: leave out --model embedded"),
-        ([*INPAINT, "--model", "embedded", "--refined", "1"], "--refined does not go with --model embedded"),
         ([*SDEDIT, "--model", "sdxl-inpaint"], "--model sdxl-inpaint can only inpaint: take --model sdxl"),
         ([*INPAINT, "--model", "sd15", "--refined", "1"], "--refined does not go with --model sd15"),
         ([*INPAINT, "--model", "sd15", "--prompt_2", "x"], "--prompt_2 has no effect with --model sd15"),

@@ -70,8 +70,10 @@ def test_what_is_missing_is_said_beside_what_is_there(no_embedded: Path, stand_i
     assert embedded_weights() == no_embedded / "base.safetensors"
     with pytest.raises(CheckpointError, match="inpaint.safetensors does not exist: .* there is base.safetensors;"):
         embedded_weights("sdxl-inpaint")
-    with pytest.raises(CheckpointError, match="no sdxl-refiner weights, only sdxl-base, sdxl-inpaint"):
-        embedded_weights("sdxl-refiner")
+    with pytest.raises(CheckpointError, match="turbo.safetensors does not exist: .* there is base.safetensors;"):
+        embedded_weights("sdxl-turbo")
+    with pytest.raises(CheckpointError, match="no sd15 weights, only sdxl-base, sdxl-inpaint, sdxl-turbo, sdxl-refiner"):
+        embedded_weights("sd15")
 
 
 def test_inpainting_has_its_own_weights_where_they_are_there(no_embedded: Path, stand_in: Path) -> None:
@@ -118,13 +120,38 @@ def test_weights_that_are_there_come_first(project: Path, embedded: Path, caplog
 
 
 @pytest.mark.parametrize(
+    "words", [["--run_type", "turbo"], ["--refined", "True", "--ddim_steps", "5"]], ids=["turbo", "refiner"]
+)
+def test_it_has_a_turbo_and_a_refiner(
+    words: list[str], embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*TEXT[:-4], "--seed", "3", "--H", "64", "--W", "64", *words, "--output_path", "out.png"]) == 0
+    assert read_settings(tmp_path / "out.png")["model"] == EMBEDDED
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [(["--run_type", "turbo"], "sdxl-turbo"), (["--refined", "True", "--ddim_steps", "10"], "sdxl-base")],
+)
+def test_a_part_of_it_is_not_taken_for_another(
+    words: list[str],
+    kind: str,
+    no_embedded: Path,
+    stand_in: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copy(stand_in / FILES["sdxl-base"], no_embedded)
+    monkeypatch.chdir(tmp_path)
+    assert main([*TEXT, *words, "--output_path", "out.png"]) == 2
+    assert re.search(f"no {kind} weights: .*--model tiny runs without any", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--run_type", "turbo"], "no sdxl-turbo weights: .* the embedded model has neither turbo nor a refiner"),
-        (
-            ["--refined", "True", "--ddim_steps", "10"],
-            "no sdxl-base weights: .* the embedded model has neither turbo nor a refiner",
-        ),
         (["--weight_path", "my.safetensors"], "my.safetensors: no such file; .* --model embedded"),
         (["--model", "sdxl"], "no sdxl-base weights"),
     ],
@@ -204,7 +231,8 @@ def test_trained_files_become_the_embedded_ones(
     parts = load(trained / FILES["sdxl-base"], dtype=torch.float32, progress=False)
     save_single_file(parts, trained / "model.safetensors")
     assert embed_into(trained / "model.safetensors", "--kind", "base") == 0
-    assert embed_into(trained / FILES["sdxl-inpaint"]) == 0
+    for kind in ("sdxl-inpaint", "sdxl-turbo", "sdxl-refiner"):
+        assert embed_into(trained / FILES[kind]) == 0
     made = tmp_path / "embedded"
     names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
     assert names == {path.relative_to(stand_in).as_posix() for path in stand_in.rglob("*") if path.is_file()}

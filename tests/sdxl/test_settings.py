@@ -34,6 +34,7 @@ OTHER: dict[str, dict[str, Any]] = {  # for each setting a value that is not its
     "init_img": {"init_img": Path("folder with spaces/c.png")},
     "mask_path": {"mask_path": Path("n.png")},
     "edited_img": {"task": "sdedit", "edited_img": Path("f.png"), "mask_path": None},
+    "keep": {"keep": "nothing", "task": "sdedit", "edited_img": Path("g.png"), "mask_path": None},
     "clip_skip": {"clip_skip": 2},
     "grow": {"grow": 8},
     "mask_blur": {"mask_blur": 12},
