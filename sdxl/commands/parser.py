@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sdxl.errors import InputError
 from sige.dtypes import DTYPE_NAMES, named_dtype
 from sige.errors import SigeError
+from sige.terminal import escape_logs, fail
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +48,11 @@ def run(
     arguments: Sequence[str] | None,
 ) -> int:
     """Runs a command; returns 0, 2 after one line that says what the user can mend, 130 after Ctrl-C."""
+    escape_logs()
     try:
         command(parse(arguments))
     except (SigeError, OSError, MemoryError) as error:
-        print("error:", " ".join(str(error or "not enough memory").split()), file=sys.stderr)
-        return 2
+        return fail(str(error) or "not enough memory")
     except KeyboardInterrupt:
         print("error: interrupted, nothing was written", file=sys.stderr)
         return INTERRUPTED
