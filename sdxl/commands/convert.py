@@ -17,6 +17,8 @@ from sdxl.checkpoint.tensors import DTYPES, NAMES, TensorReader, Written, file_b
 from sdxl.commands.parser import Parser, add_dtype, chosen_dtype, run
 from sdxl.errors import CheckpointError, InputError
 from sige.files import atomic_write, check_free_space
+from sige.leftovers import remove_leftovers
+from sige.terminal import say
 
 __all__ = ["convert", "main"]
 
@@ -62,6 +64,7 @@ def convert(
 
 
 def _check_target(source: Path, target: Path, in_place: bool, force: bool) -> None:
+    remove_leftovers(target.parent)
     if not target.exists():
         return
     if target.samefile(source):
@@ -146,7 +149,7 @@ def _convert(options: argparse.Namespace) -> None:
         in_place=options.in_place,
         force=options.force,
     )
-    print(f"{options.output}: {options.output.stat().st_size / 1e9:.2f} GB, {options.dtype}, {options.projections}")
+    say(f"{options.output}: {options.output.stat().st_size / 1e9:.2f} GB, {options.dtype}, {options.projections}")
 
 
 if __name__ == "__main__":
