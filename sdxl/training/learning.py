@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from sdxl.checkpoint.load import Parts
+from sdxl.checkpoint.models import build_scheduler
 from sdxl.errors import InputError
 from sdxl.training.denoiser import Denoiser
 from sdxl.training.loop import FULL
 from sdxl.training.plan import Lora, Plan
 from sige.dtypes import named_dtype
 
-__all__ = ["add_lora_layers", "make_denoiser"]
+__all__ = ["TIMESTEPS", "add_lora_layers", "make_denoiser"]
+
+TIMESTEPS = 1000  # of every checkpoint that can be trained
 
 
 def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
@@ -41,9 +44,10 @@ def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
 
 
 def _alphas(parts: Parts) -> Tensor:  # [T]
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler.from_config(parts.scheduler_config).alphas_cumprod  # type: ignore[no-any-return]
+    alphas: Tensor = build_scheduler("DDIMScheduler", parts.scheduler_config, parts.path).alphas_cumprod
+    if len(alphas) != TIMESTEPS:
+        raise InputError(f"start: {parts.path} has {len(alphas)} timesteps, expected {TIMESTEPS}")
+    return alphas
 
 
 def add_lora_layers(unet: Any, lora: Lora, seed: int) -> None:
