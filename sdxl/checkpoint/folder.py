@@ -15,7 +15,7 @@ from sdxl.checkpoint.models import build_part
 from sdxl.checkpoint.sources import Opened, Source
 from sdxl.errors import CheckpointError, InputError
 
-__all__ = ["INDEX", "is_model_folder", "open_folder"]
+__all__ = ["INDEX", "is_model_folder", "open_folder", "read_json"]
 
 INDEX = "model_index.json"
 CONFIG = "config.json"
@@ -35,11 +35,11 @@ def open_folder(folder: Path) -> Opened:
     """The checkpoint in a diffusers folder. Its shapes come from the folder's own configs; no weight is read."""
     if not is_model_folder(folder):
         raise InputError(f"{folder}: has no {INDEX}, expected a diffusers folder or the path of a .safetensors file")
-    index = _read_json(folder / INDEX)
-    shapes = {part: _read_json(folder / part / CONFIG) for part in PARTS if _has(index, part)}
+    index = read_json(folder / INDEX)
+    shapes = {part: read_json(folder / part / CONFIG) for part in PARTS if _has(index, part)}
     if absent := [part for part in ("unet", "vae") if part not in shapes]:
         raise CheckpointError(f"{folder / INDEX}: names no {absent[0]}; take a folder of SDXL or Stable Diffusion 1.5")
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     models = {part: build_part(part, shape, folder / part / CONFIG) for part, shape in shapes.items()}
     sources = [source for part, model in models.items() for source in _part_sources(folder / part, part, model)]
     return Opened(_kind(folder, shapes, scheduler), str(index.get(VARIANT_KEY, FULL_SIZE)), models, sources, scheduler)
@@ -50,7 +50,8 @@ def _has(index: Mapping[str, Any], part: str) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and None not in entry
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the folder."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError("too large")

@@ -270,6 +270,6 @@ def _check_session(settings: Fields) -> None:
 def _check_dense_steps(dense: int | tuple[int, ...] | None, steps: int) -> None:
     if isinstance(dense, int) and not 1 <= dense <= steps:
         _refuse("dense_steps", f": got {dense}, expected a number from 1 to --ddim_steps, {steps}")
-    if isinstance(dense, tuple) and (dense[0] != 0 or list(dense) != sorted(set(dense)) or dense[-1] >= steps):
+    if isinstance(dense, tuple) and (dense[:1] != (0,) or list(dense) != sorted(set(dense)) or dense[-1] >= steps):
         listed = ",".join(map(str, dense))
         _refuse("dense_steps", f": got {listed}, expected steps from 0 on, in order, below --ddim_steps, {steps}")

@@ -74,7 +74,10 @@ def flatten(image: Image.Image, background: str, name: str = "image") -> tuple[I
         raise InputError(f"{name} is a picture in {image.mode}, expected RGB or grey: convert and save it again")
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB"), False
-    image = image.convert("RGBA")
+    try:
+        image = image.convert("RGBA")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: its transparency does not fit its palette ({_line(error)}): save it again") from error
     transparent = np.asarray(image.getchannel("A")).min() < 255
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB"), bool(transparent)
 

@@ -348,3 +348,11 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match="is no file"):
         (load_mask if name.endswith("npy") else load_image)(tmp_path / name)
+
+
+def test_a_transparency_that_does_not_fit_its_palette_is_refused() -> None:
+    """Found by `make fuzz`: Pillow reads such a picture and fails when it is converted."""
+    image = Image.new("P", (2, 2))
+    image.info["transparency"] = bytes(300)
+    with pytest.raises(InputError, match="^a.png: its transparency does not fit its palette"):
+        to_rgb(image, "a.png")

@@ -92,6 +92,7 @@ def test_what_is_no_picture_is_refused(
         ("init_img", "a\0b", "expected the name of a file"),
         ("init_img", "a\ud800b", "expected the name of a file"),
         ("original_size", [10**30, 8], "expected two numbers up to 1000000"),
+        ("dense_steps", [], "--dense_steps: got , expected steps from 0 on"),
         ("prompt", {"a": 1}, "--prompt: got {'a': 1}, expected text"),
     ],
 )
