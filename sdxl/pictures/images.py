@@ -77,7 +77,8 @@ def flatten(image: Image.Image, background: str, name: str = "image") -> tuple[I
     try:
         image = image.convert("RGBA")
     except (ValueError, TypeError) as error:
-        raise InputError(f"{name}: its transparency does not fit its palette ({_line(error)}): save it again") from error
+        why = _line(error)
+        raise InputError(f"{name}: its transparency does not fit its palette ({why}): save it again") from error
     transparent = np.asarray(image.getchannel("A")).min() < 255
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB"), bool(transparent)
 

@@ -90,6 +90,8 @@ class SessionFolder:
         index: dict[str, Any] = json.loads(path.read_text())
         if index["version"] != VERSION:
             raise ValueError(f"it is of version {reprlib.repr(index['version'])}, expected {VERSION}")
+        if not index["entries"]:
+            raise ValueError("it names no pictures")
         names = [name for entry in index["entries"] for name in (entry["state"], entry["recorded"])]
         for name in (*names, *([] if index["noise"] is None else [index["noise"]])):
             if not re.fullmatch(r"[0-9a-f]{12}", name):  # it becomes part of a path

@@ -17,6 +17,8 @@ from sige.files import atomic_write
 
 __all__ = ["check_state", "load_state", "save_state"]
 
+_short = reprlib.Repr()  # of what a damaged file may hold: it may be endless
+_short.maxstring = 100
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps for each parameter, besides its number of steps
 
 
@@ -84,13 +86,13 @@ def _check_about(path: Path, saved: Mapping[str, Any], about: Mapping[str, Any])
         raise ValueError("it names no settings")
     changed = sorted(key for key in {*saved, *about} if saved.get(key) != about.get(key))
     if changed:
-        what = ", ".join(f"{key} {reprlib.repr(saved.get(key))} -> {reprlib.repr(about.get(key))}" for key in changed)
+        what = ", ".join(f"{key} {_short.repr(saved.get(key))} -> {_short.repr(about.get(key))}" for key in changed)
         raise CheckpointError(f"{path} is of another run ({what}): take another folder, or remove it")
 
 
 def _step(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ValueError(f"its step is {reprlib.repr(value)}")
+        raise ValueError(f"its step is {_short.repr(value)}")
     return value
 
 

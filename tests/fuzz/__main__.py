@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from time import perf_counter
 
+import diffusers
 import pytest
 import torch
 
@@ -113,6 +114,7 @@ def _quiet() -> None:
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    diffusers.utils.logging.set_verbosity_error()
     faulthandler.enable()
     gc.freeze()
 

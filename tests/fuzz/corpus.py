@@ -29,8 +29,9 @@ from sdxl.training.state import save_state
 from sige.config_files import config_folder
 from sige.recordings import FolderShelf, Patch
 from sige.recordings.recording import ComponentRecording
+from tests.fuzz.edits import make_desk
 
-__all__ = ["ABOUT", "RUN", "TRAIN", "Net", "make_corpus"]
+__all__ = ["ABOUT", "RUN", "Net", "make_corpus"]
 
 SIDE = 16  # pixels
 RUN = (
@@ -136,6 +137,7 @@ def _session(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "urandom", random.Random(0).randbytes)  # of the names of files: each run makes the same cases
         _write_session(folder)
+        make_desk(folder.parent)
 
 
 def _write_session(folder: Path) -> None:

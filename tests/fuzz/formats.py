@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.fuzz.corpus import TRAIN
 from tests.fuzz.mutate import Rng, mutate_bytes, mutate_chunks, mutate_json, mutate_lines, mutate_value
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "json_lines",
     "losses",
     "picture",
-    "plan",
     "session",
     "settings",
     "state",
@@ -96,7 +94,3 @@ def state(data: bytes, rng: Rng) -> bytes:
 
 def losses(data: bytes, rng: Rng) -> bytes:
     return mutate_lines("step,loss,rate\n0,0.5,0.001\n1,0.4,0.001\n2,0.3,0.001", rng)
-
-
-def plan(data: bytes, rng: Rng) -> bytes:
-    return mutate_lines(TRAIN, rng)

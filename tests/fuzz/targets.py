@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from sdxl.checkpoint.check import check
-from sdxl.checkpoint.configs import load_shapes
+from sdxl.checkpoint.configs import PARTS, load_shapes
 from sdxl.checkpoint.folder import open_folder, read_json
-from sdxl.checkpoint.models import build_part
+from sdxl.checkpoint.models import build_part, build_scheduler
 from sdxl.checkpoint.sources import open_file
+from sdxl.checkpoint.tokenizers import load_tokenizers
 from sdxl.commands import inspect, main
 from sdxl.commands.flags import parse
 from sdxl.errors import InputError
 from sdxl.pictures.images import load_image
 from sdxl.pictures.masks import load_mask
+from sdxl.pipelines.schedulers import SCHEDULERS, make_scheduler
 from sdxl.sessions.folder import SessionFolder
 from sdxl.training.ema import Average
 from sdxl.training.folder import METADATA, FolderPictures
@@ -26,6 +29,7 @@ from sdxl.training.plan import load_plan
 from sdxl.training.state import check_state, load_state
 from tests.fuzz import formats
 from tests.fuzz.corpus import ABOUT, Net
+from tests.fuzz.edits import EDIT
 from tests.fuzz.lines import COMMANDS
 from tests.fuzz.mutate import Rng, mutate_bytes
 from tests.fuzz.target import Target
@@ -118,13 +122,21 @@ def _read_plan(path: Path) -> None:
     load_plan(path)
 
 
-def _build(path: Path) -> None:
-    build_part("unet", read_json(path), path)
+def _build(part: str, path: Path) -> None:
+    build_part(part, read_json(path), path)
+
+
+def _build_scheduler(path: Path) -> None:
+    config = read_json(path)
+    build_scheduler(config.get("_class_name"), config, path)
+    for name in SCHEDULERS:
+        make_scheduler(name, "sdxl-base", config)
 
 
 def _open_folder(folder: Path) -> None:
     opened = open_folder(folder)
     check(folder, opened.sources, opened.kind)
+    load_tokenizers(folder, tuple(opened.models))
 
 
 def _load_state(path: Path) -> None:
@@ -154,6 +166,7 @@ def _read_log(path: Path) -> None:
 
 TARGETS: tuple[Target, ...] = (
     *COMMANDS,
+    EDIT,
     _file("header", 20, "small.safetensors", formats.header, _inspect),
     _file("checkpoint", 1, "tiny.safetensors", formats.header, _open_checkpoint),
     _file("settings", 20, "made.png", formats.settings, _repeat),
@@ -163,8 +176,10 @@ TARGETS: tuple[Target, ...] = (
     _file("mask-npy", 5, "mask.npy", mutate_bytes, _read_mask),
     _inside("metadata", 15, f"pictures/{METADATA}", formats.json_lines, _read_pictures),
     _inside("configs", 4, "configs/*.yaml", formats.yaml_file, _read_shapes),
-    _file("plan", 8, "plan.yaml", formats.plan, _read_plan),
-    _file("unet", 1, "folder/unet/config.json", formats.json_file, _build),
+    _file("plan", 8, "plan.yaml", formats.yaml_file, _read_plan),
+    *(_file(f"part-{part}", 1, f"folder/{part}/config.json", formats.json_file, partial(_build, part))
+      for part in PARTS),
+    _file("scheduler", 2, "folder/scheduler/scheduler_config.json", formats.json_file, _build_scheduler),
     _inside("folder", 1, "folder/**/*.json", formats.json_file, _open_folder),
     _file("state", 15, "state.pt", formats.state, _load_state),
     _file("log", 3, "plan.yaml", formats.losses, _read_log),

@@ -127,7 +127,7 @@ def test_a_folder_with_files_of_others_stays_as_it_is(name: str, capsys: pytest.
     [
         (lambda index: index["entries"][0].update(state="../before"), "names the file"),
         (lambda index: index.update(noise="/etc/passwd"), "names the file"),
-        (lambda index: index.update(entries=[]), "cannot be read"),
+        (lambda index: index.update(entries=[]), "it names no pictures"),
         (lambda index: index.update(signature=3), "its signature is no text"),
         (lambda index: index["recordings"]["recordings"].update({"unet-0": "../x.safetensors"}), "names '../x"),
         (lambda index: index.update(code="4 bit"), "code: got '4 bit'"),
