@@ -7,6 +7,8 @@
 #   make lint        ruff, mypy, clang-format
 #   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
 #   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make fuzz        damaged and hostile inputs for every reader and command line; SECONDS=600 SEED=0
+#   make kills       commands that are killed at random moments lose no file; KILLS=100
 #   make demo        three edits by the embedded model, dense and sparse, as one picture in out/demo
 #   make bench       every benchmark, as tables and as JSON in out/bench
 #   make clean       remove what was built
@@ -20,7 +22,7 @@ TESTS  ?= tests
 # pip's build and ours use one ninja: where the system has another, its log is of no use and everything compiles twice.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup build test test-fast test-oldest lint cuda-check sanitize demo bench clean
+.PHONY: setup build test test-fast test-oldest lint cuda-check sanitize fuzz kills demo bench clean
 
 setup: build
 
@@ -66,6 +68,15 @@ sanitize: build
 	ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 SIGE_SHIM_ORDER=7 \
 	SIGE_LIBRARIES=$(SANITIZED) SIGE_SHIM_LIBRARY=$(SANITIZED)/shim/libsige_shim.so \
 	$(PY) -m pytest tests/ops -k "(native or shim) and not opcheck and not compiles"
+
+SECONDS ?= 600
+SEED ?= 0
+fuzz: build
+	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz --seconds $(SECONDS) --seed $(SEED) --out out/fuzz
+
+KILLS ?= 100
+kills: build
+	OMP_NUM_THREADS=1 $(PY) -m tests.kills --kills $(KILLS) --seed $(SEED)
 
 demo: build
 	$(PY) -m sdxl.demo --out out/demo

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sige.errors import ConfigError
+from sige.yaml_files import read_yaml, resolved
 
 __all__ = ["config_folder", "data_folder", "load_config"]
 
@@ -28,9 +29,7 @@ def config_folder() -> Path:
 
 def load_config(name: str) -> dict[str, Any]:
     """The content of `<name>.yaml` in the folder of configurations."""
-    from omegaconf import OmegaConf
-
     path = config_folder() / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"config: {path} does not exist, expected the project's own configurations")
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[no-any-return]
+    return resolved(read_yaml(path), str(path))  # type: ignore[no-any-return]

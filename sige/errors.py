@@ -2,6 +2,7 @@
 
 __all__ = [
     "ConfigError",
+    "DamagedError",
     "GeometryError",
     "OpError",
     "OutputError",
@@ -42,3 +43,7 @@ class UnsupportedError(SigeError, NotImplementedError):
 
 class RecordingError(SigeError, RuntimeError):
     """An edit without a recording that fits it."""
+
+
+class DamagedError(RecordingError):
+    """A file of recordings that holds something else than what was written."""

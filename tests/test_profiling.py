@@ -6,6 +6,7 @@ import doctest
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from sige.profiling import (
     count_macs,
     count_passes,
     interleaved,
+    latency,
     measure_latency,
     measure_macs,
     peak_bytes,
@@ -229,16 +231,36 @@ def test_a_timed_run_measures_both_sides_and_leaves_the_model_as_it_was(name: st
     assert measured["recording"]["bytes"] > 0
 
 
-def test_candidates_are_timed_in_turn_without_their_preparation() -> None:
-    calls: list[str] = []
-    candidates = {
-        name: Candidate(lambda name=name: calls.append(name), lambda: time.sleep(0.1))  # type: ignore[misc]
-        for name in ("a", "b")
-    }
+def test_candidates_are_timed_in_turn_without_their_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only calls move: each of A's four calls takes another time, preparing takes a second."""
+    now, calls = 0.0, []
+    takes = {"a": [9.0, 0.005, 0.001, 0.003], "b": [9.0, 0.020, 0.080, 0.040]}  # the first warms up
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def call(name: str) -> None:
+        pass_time(takes[name][calls.count(name)])
+        calls.append(name)
+
+    monkeypatch.setattr(latency, "perf_counter", lambda: now)
+    candidates = {name: Candidate(partial(call, name), lambda: pass_time(1.0)) for name in takes}
     timings = interleaved(candidates, 3, torch.device("cpu"), warm_up=1)
     assert calls == ["a", "b"] * 4
-    assert timings["a"].runs == 3
-    assert timings["a"].max < 100
+    for name, (median, least, most) in {"a": (3.0, 1.0, 5.0), "b": (40.0, 20.0, 80.0)}.items():
+        timing = timings[name]
+        assert (timing.median, timing.min, timing.max) == pytest.approx((median, least, most))
+        assert timing.runs == 3
+
+
+def test_the_median_of_an_even_number_of_runs_lies_between_the_two_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([4.0, 1.0, 2.0, 8.0])
+    monkeypatch.setattr(latency, "_timed", lambda call, device: next(times))
+    timing = interleaved({"a": Candidate(lambda: None)}, 4, torch.device("cpu"), warm_up=0)["a"]
+    assert (timing.median, timing.min, timing.max) == (3.0, 1.0, 8.0)
 
 
 def test_peak_memory_sees_what_was_freed_meanwhile() -> None:

@@ -6,13 +6,17 @@ A section that is a name stands for the `model` section of the config of that na
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sdxl.checkpoint.bounds import check_bounds
 from sdxl.errors import InputError
 from sige import config_files
+from sige.errors import ConfigError
+from sige.yaml_files import merged, read_yaml, resolved
 
 __all__ = ["FULL_SIZE", "KINDS", "PARTS", "Shapes", "config_folder", "load_shapes"]
 
@@ -48,45 +52,54 @@ def load_shapes(kind: str, config_path: Path | str | None = None, variant: str =
     >>> load_shapes("sdxl-base").parts["unet"]["cross_attention_dim"]
     2048
     """
-    from omegaconf import OmegaConf
-
     folder = config_folder(config_path)
     if kind not in KINDS:
         raise InputError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
-    content = _read(folder, kind)
+    where, content = folder / f"{kind}.yaml", _read(folder, kind)
     if missing := {"model", "vae", "scheduler"} - set(content):
-        raise InputError(f"{folder / kind}.yaml: has no section {min(missing)}; take the project's own configs")
-    parts = {part: _resolved(folder, content[section]) for part, section in SECTIONS.items() if section in content}
-    scheduler = dict(content["scheduler"])
+        raise InputError(f"{where}: has no section {min(missing)}; take the project's own configs")
+    parts = {part: _section(folder, content, section) for part, section in SECTIONS.items() if section in content}
+    scheduler = _mapping(where, "scheduler", content["scheduler"])
     if variant != FULL_SIZE:
+        where = folder / f"{variant}.yaml"
         changes = _read(folder, variant)
         if kind not in changes:
-            raise InputError(f"{folder / variant}.yaml: has no section {kind}; add it, or take another config")
-        for part in parts:
-            merged = OmegaConf.merge(parts[part], changes[kind].get(SECTIONS[part], {}))
-            parts[part] = OmegaConf.to_container(merged)
-        scheduler |= changes[kind].get("scheduler", {})
+            raise InputError(f"{where}: has no section {kind}; add it, or take another config")
+        own = _mapping(where, kind, changes[kind])
+        parts = {
+            part: merged(shape, _mapping(where, SECTIONS[part], own.get(SECTIONS[part], {})))
+            for part, shape in parts.items()
+        }
+        scheduler = scheduler | _mapping(where, "scheduler", own.get("scheduler", {}))
+    for part, shape in (*parts.items(), ("scheduler", scheduler)):
+        check_bounds(part, shape, str(where))
     return Shapes(kind, parts, scheduler)
 
 
-def _resolved(folder: Path, section: dict[str, Any] | str) -> dict[str, Any]:
-    if isinstance(section, str):
-        return _resolved(folder, _read(folder, section)["model"])
-    return dict(section)
+def _section(folder: Path, content: dict[str, Any], section: str) -> dict[str, Any]:
+    """The section of a config, or the model of the config that it names."""
+    named = content[section]
+    if isinstance(named, str):
+        return _mapping(folder / f"{named}.yaml", "model", _read(folder, named).get("model"))
+    return _mapping(folder, section, named)
+
+
+def _mapping(where: Path, section: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{where}: {section} is no mapping of names to values; take the project's own configs")
+    return dict(value)
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(r"[\w.-]{1,80}", name) or not path.is_file():  # names come from files
         raise InputError(f"config_path: {path}: no such file, expected the project's own configs", "config_path")
     return _load(path, path.stat().st_mtime_ns)
 
 
 @cache
 def _load(path: Path, _changed: int) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is a {type(content).__name__}, expected a mapping")
-    return content
+    try:
+        return resolved(read_yaml(path), str(path))  # type: ignore[no-any-return]
+    except ConfigError as error:
+        raise InputError(f"config_path: {error}; take the project's own configs", "config_path") from error

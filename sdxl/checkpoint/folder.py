@@ -15,9 +15,11 @@ from sdxl.checkpoint.models import build_part
 from sdxl.checkpoint.sources import Opened, Source
 from sdxl.errors import CheckpointError, InputError
 
-__all__ = ["INDEX", "is_model_folder", "open_folder", "open_part", "part_sources"]
+__all__ = ["INDEX", "is_model_folder", "open_folder", "open_part", "part_sources", "read_json"]
 
 INDEX = "model_index.json"
+CONFIG = "config.json"
+MOST_BYTES = 1_000_000  # of a file in JSON; real ones have a few thousand
 VARIANT_KEY = "_sige_config"  # names the config of the shapes, for other sizes than the full one
 STEMS = dict.fromkeys(("unet", "vae", "controlnet"), "diffusion_pytorch_model")
 TEXT_STEM = "model"
@@ -33,12 +35,12 @@ def open_folder(folder: Path) -> Opened:
     """The checkpoint in a diffusers folder. Its shapes come from the folder's own configs; no weight is read."""
     if not is_model_folder(folder):
         raise InputError(f"{folder}: has no {INDEX}, expected a diffusers folder or the path of a .safetensors file")
-    index = _read_json(folder / INDEX)
-    shapes = {part: _read_json(folder / part / "config.json") for part in PARTS if _has(index, part)}
+    index = read_json(folder / INDEX)
+    shapes = {part: read_json(folder / part / CONFIG) for part in PARTS if _has(index, part)}
     if absent := [part for part in ("unet", "vae") if part not in shapes]:
         raise CheckpointError(f"{folder / INDEX}: names no {absent[0]}; take a folder of SDXL or Stable Diffusion 1.5")
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    models = {part: _build(folder / part, part, shape) for part, shape in shapes.items()}
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    models = {part: build_part(part, shape, folder / part / CONFIG) for part, shape in shapes.items()}
     sources = [source for part, model in models.items() for source in _part_sources(folder / part, part, model)]
     return Opened(_kind(folder, shapes, scheduler), str(index.get(VARIANT_KEY, FULL_SIZE)), models, sources, scheduler)
 
@@ -48,24 +50,19 @@ def _has(index: Mapping[str, Any], part: str) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and None not in entry
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the folder."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("too large")
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing; download the whole folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({type(error).__name__}); download it again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: is a {type(content).__name__}, expected a JSON object; download it again")
     return content
-
-
-def _build(folder: Path, part: str, shape: Mapping[str, Any]) -> Any:
-    try:
-        return build_part(part, shape)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder / 'config.json'}: no model can be built from it: {text}") from error
 
 
 def _kind(folder: Path, shapes: Mapping[str, Mapping[str, Any]], scheduler: Mapping[str, Any]) -> str:
@@ -88,8 +85,8 @@ def _kind(folder: Path, shapes: Mapping[str, Mapping[str, Any]], scheduler: Mapp
 
 def open_part(folder: Path, part: str) -> tuple[dict[str, Any], Any, list[Source]]:
     """One part in a folder of its own: its configuration, the model without weights, and the files that fill it."""
-    config = _read_json(folder / "config.json")
-    model = _build(folder, part, config)
+    config = read_json(folder / CONFIG)
+    model = build_part(part, config, folder / CONFIG)
     return config, model, _part_sources(folder, part, model)
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from sdxl.errors import CheckpointError, InputError
+from sige.tensor_files import LENGTH_BYTES, MAX_HEADER_BYTES
 
-__all__ = ["ITEM_BYTES", "Header", "Stored", "read_header"]
+__all__ = ["ITEM_BYTES", "LENGTH_BYTES", "MAX_HEADER_BYTES", "Header", "Stored", "read_header"]
 
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
-LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit; a damaged length cannot make us allocate more
+MAX_TENSORS = 20_000  # SDXL has 2,515
 MAX_DIMENSIONS = 16
 METADATA = "__metadata__"
 
@@ -82,6 +82,10 @@ def _read(path: Path, file: BinaryIO) -> Header:
     if len(beginning) < LENGTH_BYTES:
         raise _HeaderError(f"has {size} bytes, too few for a safetensors file; download it again")
     length = int.from_bytes(beginning, "little")
+    if length > MAX_HEADER_BYTES and LENGTH_BYTES + length <= size:
+        raise _HeaderError(
+            f"has a header of {length:,} bytes, expected at most {MAX_HEADER_BYTES:,}: take another file"
+        )
     if length > MAX_HEADER_BYTES:
         raise _HeaderError(f"is no safetensors file{_guess(beginning)}")
     if LENGTH_BYTES + length > size:
@@ -90,6 +94,8 @@ def _read(path: Path, file: BinaryIO) -> Header:
         )
     content = _parse(file.read(length))
     metadata = _metadata(content.pop(METADATA, {}))
+    if len(content) > MAX_TENSORS:
+        raise _HeaderError(f"has {len(content):,} tensors, expected at most {MAX_TENSORS:,}: take another file")
     first = LENGTH_BYTES + length
     tensors = {name: _entry(name, fields, first) for name, fields in content.items()}
     tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].bytes)))
@@ -116,9 +122,18 @@ def _parse(text: bytes) -> dict[str, Any]:
         raise _HeaderError("has a header that is not a JSON object; download it again")
     try:
         content: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        _check_text(content)
     except (ValueError, RecursionError) as error:
         raise _HeaderError(f"has a header that is not JSON ({type(error).__name__}); download it again") from None
     return content
+
+
+def _check_text(content: dict[str, Any]) -> None:
+    """Refuses names and metadata with lone surrogates, which JSON can spell and UTF-8 cannot hold."""
+    facts = content.get(METADATA)
+    for text in (*content, *((*facts, *facts.values()) if isinstance(facts, dict) else ())):
+        if isinstance(text, str):
+            text.encode()  # raises UnicodeEncodeError, a ValueError
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

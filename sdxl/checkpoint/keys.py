@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from sdxl.errors import CheckpointError
+
 __all__ = ["PREFIXES", "Entry", "is_ignored", "is_projection", "make_entries"]
 
 Shape = tuple[int, ...]
@@ -107,6 +109,10 @@ VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "t
 def _unet_entries(model: Any, part: str, prefix: str, shapes: Mapping[str, Shape]) -> list[Entry]:
     config = model.config
     layers, levels = config.layers_per_block, len(config.down_block_types)
+    if not isinstance(layers, int):
+        raise CheckpointError(
+            f"layers_per_block: got {list(layers)}, expected one number for all levels in a single file"
+        )
     attends = [type_.startswith("CrossAttn") for type_ in config.up_block_types]
     translate = partial(_unet_key, layers=layers, levels=levels, attends=attends)
     return [

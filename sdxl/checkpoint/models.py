@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sdxl.checkpoint.bounds import check_bounds
 from sdxl.errors import CheckpointError
 
-__all__ = ["build_part", "build_parts", "complete"]
+__all__ = ["build_part", "build_parts", "build_scheduler", "complete"]
 
 
-def build_parts(shapes: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
-    """Every part of `shapes`, without weights.
+def build_parts(shapes: Mapping[str, Mapping[str, Any]], where: object = "configs") -> dict[str, nn.Module]:
+    """Every part of `shapes`, without weights; `where` names their configs in errors.
 
     >>> sorted(build_parts(load_shapes("sd15").parts))
     ['text_encoder', 'unet', 'vae']
     """
-    return {part: build_part(part, shape) for part, shape in shapes.items()}
+    return {part: build_part(part, shape, where) for part, shape in shapes.items()}
 
 
-def build_part(part: str, shape: Mapping[str, Any]) -> nn.Module:
-    with torch.device("meta"):
-        model = _CLASSES[part](dict(shape))
-    return model.eval().requires_grad_(False)
+def build_part(part: str, shape: Mapping[str, Any], where: object = "configs") -> nn.Module:
+    check_bounds(part, shape, str(where))
+    with _explained(f"{where}: no {part} can be built from it"), torch.device("meta"):
+        return _CLASSES[part](dict(shape)).eval().requires_grad_(False)
+
+
+def build_scheduler(name: object, config: Mapping[str, Any], where: object) -> Any:
+    """The diffusers scheduler of that name with the settings of a checkpoint's own, which `where` names in errors."""
+    import diffusers
+
+    check_bounds("scheduler", config, str(where))
+    with _explained(f"{where}: no {name} can be made with its noise schedule"):
+        if not str(name).endswith("Scheduler"):
+            raise ValueError("expected the name of a scheduler")
+        return getattr(diffusers, str(name)).from_config(dict(config))
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Inside, an error that a library raises about a config becomes a `CheckpointError` of one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries raise errors of many kinds
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{what} ({why}); download it again, or take the project's own configs") from error
 
 
 def _unet(shape: dict[str, Any]) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,10 @@ from sdxl.checkpoint.folder import INDEX, VARIANT_KEY
 from sdxl.checkpoint.keys import PREFIXES, Entry, make_entries
 from sdxl.checkpoint.kinds import CONFIG_KEY, KIND_KEY, family
 from sdxl.checkpoint.load import Parts
+from sdxl.checkpoint.models import build_scheduler
 from sdxl.checkpoint.tensors import NAMES, Written, file_bytes, write_tensors
 from sdxl.errors import InputError
-from sige.files import atomic_write, check_free_space, flush
+from sige.files import atomic_write, check_free_space, flush, named_if_full, unfinished
 
 __all__ = ["save_folder", "save_single_file"]
 
@@ -75,16 +75,15 @@ def save_folder(parts: Parts, path: Path | str) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     check_free_space(path, sum(_size(model) for model in parts.models().values()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _pipeline(parts).save_pretrained(temporary, safe_serialization=True)
+    pipeline = _pipeline(parts)
+    with unfinished(path) as beside, named_if_full(path):
+        temporary = beside / path.name
+        pipeline.save_pretrained(temporary, safe_serialization=True)
         if parts.variant != FULL_SIZE:
             _note_variant(temporary / INDEX, parts.variant)
         for file in temporary.rglob("*"):
             flush(file)
         os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _note_variant(index: Path, variant: str) -> None:
@@ -101,8 +100,8 @@ def _pipeline(parts: Parts) -> Any:
     """The pipeline that diffusers saves, so that diffusers writes the index and the configs of the folder."""
     import diffusers
 
-    name = parts.scheduler_config["_class_name"]
-    scheduler = getattr(diffusers, name).from_config(parts.scheduler_config)
+    config = parts.scheduler_config
+    scheduler = build_scheduler(config.get("_class_name"), config, parts.path)
     shared = {"unet": parts.unet, "vae": parts.vae, "scheduler": scheduler}
     first = {"text_encoder": parts.text_encoder, "tokenizer": parts.tokenizer}
     second = {"text_encoder_2": parts.text_encoder_2, "tokenizer_2": parts.tokenizer_2}

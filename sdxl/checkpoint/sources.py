@@ -33,6 +33,6 @@ def open_file(path: Path, config_path: Path | str | None) -> Opened:
     header = read_header(path)
     identity = identify(header)
     shapes = load_shapes(identity.kind, config_path, identity.variant)
-    models = build_parts(shapes.parts)
+    models = build_parts(shapes.parts, f"the config of {identity.kind}")
     entries = make_entries(models, PREFIXES[family(identity.kind)])
     return Opened(identity.kind, identity.variant, models, [(header, entries)], shapes.scheduler)

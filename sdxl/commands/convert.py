@@ -17,6 +17,7 @@ from sdxl.checkpoint.tensors import DTYPES, NAMES, TensorReader, Written, file_b
 from sdxl.commands.parser import Parser, add_dtype, add_json, chosen_dtype, run, tell
 from sdxl.errors import CheckpointError, InputError
 from sige.files import atomic_write, check_free_space
+from sige.leftovers import remove_leftovers
 
 __all__ = ["convert", "main"]
 
@@ -62,6 +63,7 @@ def convert(
 
 
 def _check_target(source: Path, target: Path, in_place: bool, force: bool) -> None:
+    remove_leftovers(target.parent)
     if not target.exists():
         return
     if target.samefile(source):

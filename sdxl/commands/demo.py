@@ -64,8 +64,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each, the median counts (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
     options = parser.parse_args(arguments)
-    if options.runs < 1:
-        raise InputError(f"--runs: got {options.runs}, expected at least 1")
+    for name, most in (("runs", 1000), ("steps", 1000)):
+        if not 1 <= getattr(options, name) <= most:
+            raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1, at most {most}")
+    if not 0 <= options.scale <= 1000:
+        raise InputError(f"--scale: got {options.scale}, expected a number from 0 to 1000")
     return options
 
 

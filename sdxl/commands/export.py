@@ -12,6 +12,7 @@ from sdxl.checkpoint.load import Parts, load
 from sdxl.checkpoint.save import save_folder, save_single_file
 from sdxl.commands.parser import Parser, add_dtype, add_json, chosen_dtype, run, tell
 from sdxl.errors import InputError
+from sige.leftovers import remove_leftovers
 
 __all__ = ["main", "save_folder", "save_single_file"]
 
@@ -35,6 +36,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _export(options: argparse.Namespace) -> None:
+    remove_leftovers(options.output.parent)
     single = options.output.suffix == ".safetensors"
     if options.output.exists() and not (single and options.force and options.output.is_file()):
         raise InputError(f"{options.output}: exists; take another name{', or add --force' if single else ''}")

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from sdxl.commands import rules
 from sdxl.commands.fields import STEPS, TURBO_STEPS
 from sdxl.commands.preset_file import is_preset_file, preset_words
+from sdxl.commands.repeat import repeated
 from sdxl.commands.settings import Settings
 from sdxl.errors import InputError
 from sdxl.sessions.budget import BUDGET
@@ -38,8 +39,10 @@ def parse(arguments: Sequence[str]) -> Settings:
     for file in (Path(name) for name in reversed(named) if is_preset_file(name)):
         said = _from_file(parser, file) | said
     said |= {"preset": names[-1]} if names else {}
-    source = said.pop("from_png", None)
-    return Settings.from_dict(said if source is None else _repeated(source, said))
+    source, trusted = said.pop("from_png", None), said.pop("trust_png", False)
+    if source is None and trusted:
+        raise InputError("--trust_png has no effect without --from_png: name the picture")
+    return Settings.from_dict(said if source is None else repeated(source, said, trusted))
 
 
 def _said(parser: _Parser, words: Sequence[str]) -> dict[str, Any]:
@@ -66,14 +69,6 @@ def _from_file(parser: _Parser, file: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     return said | ({"preset": said["preset"][-1]} if "preset" in said else {})
-
-
-def _repeated(source: Path, said: dict[str, Any]) -> dict[str, Any]:
-    """The picture's settings, overridden by the command line's; the output has another name than the picture."""
-    from sdxl.pictures.png import read_settings
-
-    output = {"output_path": source.with_name(f"{source.stem}-again.png")}
-    return output | dict(read_settings(source)) | said
 
 
 def _underscored(word: str) -> str:
@@ -169,7 +164,7 @@ class _Pair(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         parts = [part for part in re.split(r"[x×,\s]+", " ".join(values).lower().strip("()[] ")) if part]
-        if len(parts) != 2 or not all(re.fullmatch(r"-?\d+", part) for part in parts):
+        if len(parts) != 2 or not all(re.fullmatch(r"-?\d{1,18}", part) for part in parts):
             raise argparse.ArgumentError(self, f"got {' '.join(values)!r}, expected two whole numbers, as 512x1024")
         setattr(namespace, self.dest, [int(part) for part in parts])
 
@@ -195,6 +190,7 @@ def _add_task(parser: _Parser) -> None:
     add("--mode", help="generate (default), profile_unet, profile_encoder, profile_decoder")
     add("--refined", **_switch("the refiner after the base; not with turbo"))
     add("--from_png", **FILE, help="repeat the edit that wrote FILE; other flags override it")
+    add("--trust_png", **_switch("with --from_png: also load the weights and the LoRA files that FILE names"))
 
 
 def _add_pictures(parser: _Parser) -> None:

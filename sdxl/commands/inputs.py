@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from sdxl.commands.settings import Settings
-from sdxl.pictures.images import check_same_size, load_image, resize, size_of
+from sdxl.pictures.images import check_pixels, check_same_size, load_image, resize, size_of
 from sdxl.pictures.masks import Mask, check_mask, load_mask
 from sdxl.pictures.shaping import resize_mask
 from sige.sizes import Size
@@ -43,6 +43,8 @@ def load_inputs(settings: Settings, image: Image.Image | None = None) -> Inputs:
     picture = edited if image is None else image
     own = size_of(picture) if picture is not None else mask.shape if mask is not None else (0, 0)
     size = own if settings.only_masked is not None else (settings.height or own[0], settings.width or own[1])
+    if all(size):  # a picture from text alone may leave one side to the model
+        check_pixels("the size asked for", size)
     if mask is not None:
         if mask.shape != size:
             check_mask(mask, (own[0], own[1]), str(settings.mask_path))

@@ -16,6 +16,7 @@ from sdxl.checkpoint.keys import PREFIXES, is_ignored, is_projection
 from sdxl.checkpoint.kinds import family, identify
 from sdxl.commands.parser import Parser, add_json, run, tell
 from sdxl.errors import CheckpointError
+from sige.terminal import as_line
 
 __all__ = ["describe", "main"]
 
@@ -80,7 +81,7 @@ def _as_text(facts: dict[str, Any]) -> str:
     lines += [f"  {'dtypes':<14} {', '.join(f'{name} ({count})' for name, count in facts['dtypes'].items())}"]
     lines += [f"  {'projections':<14} {facts['projections']}"]
     lines += [f"  {name:<14} {count:,} parameters" for name, count in facts["parameters"].items()]
-    lines += [f"  {name}: {value[:80]}" for name, value in facts["metadata"].items()]
+    lines += [f"  {as_line(name, 80)}: {as_line(value, 80)}" for name, value in facts["metadata"].items()]
     return "\n".join(lines)
 
 

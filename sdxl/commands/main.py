@@ -12,29 +12,35 @@ from sdxl.commands.rules import in_flags
 from sdxl.commands.settings import Settings
 from sdxl.errors import is_out_of_memory
 from sige.errors import SigeError
+from sige.terminal import escape_logs, fail, say
 
 __all__ = ["main"]
 
-MISTAKE, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     settings = None
+    escape_logs()
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # about its own code
             for line in _run(settings):
-                print(line, flush=True)
+                say(line)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except SigeError as error:
-        return _fail(in_flags(error))
+        return fail(in_flags(error))
+    except OSError as error:
+        if error.filename is None:  # then it is no file that the user has named
+            raise
+        return fail(f"{error.filename}: {error.strerror}: check the name, and that it is permitted")
     except Exception as error:
         if settings is not None and is_out_of_memory(error):
-            return _fail(_advice(settings))
+            return fail(_advice(settings))
         raise
     return 0
 
@@ -49,11 +55,6 @@ def _run(settings: Settings) -> Iterable[str]:
     from sdxl.commands import profile  # torch and diffusers, which take seconds to import
 
     return [profile.run(settings)]
-
-
-def _fail(message: str) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    return MISTAKE
 
 
 def _advice(settings: Settings) -> str:

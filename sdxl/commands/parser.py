@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sdxl.errors import InputError
 from sige.dtypes import DTYPE_NAMES, named_dtype
 from sige.errors import SigeError
+from sige.terminal import escape_logs, fail, say
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ def add_json(parser: Parser) -> None:
 
 def tell(facts: Mapping[str, Any], line: str, as_json: bool) -> None:
     """Prints the facts as JSON, or the line that says the same in words."""
-    print(json.dumps(facts, indent=2) if as_json else line)
+    say(json.dumps(facts, indent=2) if as_json else line)
 
 
 def chosen_dtype(name: str) -> torch.dtype | None:
@@ -57,11 +58,11 @@ def run(
     arguments: Sequence[str] | None,
 ) -> int:
     """Runs a command; returns 0, 2 after one line that says what the user can mend, 130 after Ctrl-C."""
+    escape_logs()
     try:
         command(parse(arguments))
     except (SigeError, OSError, MemoryError) as error:
-        print("error:", " ".join(str(error or "not enough memory").split()), file=sys.stderr)
-        return 2
+        return fail(str(error) or "not enough memory")
     except KeyboardInterrupt:
         print("error: interrupted, nothing was written", file=sys.stderr)
         return INTERRUPTED

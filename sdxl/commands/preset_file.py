@@ -8,11 +8,12 @@ from typing import Any
 
 from sdxl.commands import rules
 from sdxl.errors import InputError
+from sige.errors import ConfigError
+from sige.yaml_files import read_yaml
 
 __all__ = ["is_preset_file", "preset_words"]
 
 SUFFIXES = (".yaml", ".yml")
-MOST_BYTES = 1_000_000
 NOT_IN_FILES = ("from_png", "help")
 
 
@@ -47,21 +48,12 @@ def preset_words(path: Path, known: Collection[str], repeated: Collection[str]) 
 
 def _read(path: Path) -> Mapping[str, Any]:
     """The mapping in the file."""
-    from omegaconf import OmegaConf
-
     expected = "expected YAML with one flag's name and value in each line, as ddim_steps: 30"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected at most {MOST_BYTES:,}")
-        content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=False)
-    except (InputError, MemoryError):
-        raise
-    except OSError as error:
-        raise InputError(f"--preset: {path} cannot be read ({error.strerror}): check the path") from error
-    except Exception as error:  # the reader raises errors of many kinds
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is damaged ({why}), {expected}") from error
-    if not isinstance(content, dict) or None in content.values():
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise InputError(f"--preset: {error}; {expected}") from error
+    if None in content.values():
         raise InputError(f"{path}: {expected}")
     return content
 

@@ -18,6 +18,7 @@ from sdxl.pictures.masks import pad_mask
 from sdxl.pictures.shaping import grow_mask
 from sdxl.pipelines.find import TINY, find
 from sige.dtypes import named_dtype
+from sige.errors import SigeError
 from sige.files import check_output
 from sige.sizes import Size
 
@@ -87,9 +88,15 @@ def _build(settings: Settings, size: Size, device: str) -> Subject:
     kind = _kind(settings)
     shapes = load_shapes(kind, settings.config_path, _variant(settings))
     options: dict[str, Any] = {"device": device, "dtype": named_dtype(settings.dtype)}
-    if settings.mode in CODERS:
-        return build(CODERS[settings.mode], size, changes=shapes.parts["vae"], **options)
-    return _build_unet(shapes, size, guided=settings.scale > 1, **options)
+    try:
+        if settings.mode in CODERS:
+            return build(CODERS[settings.mode], size, changes=shapes.parts["vae"], **options)
+        return _build_unet(shapes, size, guided=settings.scale > 1, **options)
+    except SigeError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:  # of diffusers
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"config_path: no {kind} can be built from it ({why}); take our own", "config_path") from error
 
 
 def _build_unet(shapes: Shapes, size: Size, *, guided: bool, **options: Any) -> Subject:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from math import isfinite
 from typing import NoReturn
 
 from sdxl.checkpoint.embedded import EMBEDDED
@@ -72,6 +72,7 @@ SECOND_ENCODER = ("prompt_2", "negative_prompt_2")
 SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 CROPS = ("crops_coords_top_left", "negative_crops_coords_top_left")
 NEGATIVE = ("negative_prompt", "negative_prompt_2", "negative_original_size", "negative_target_size", CROPS[1])
+MOST_TOLD = 10**6  # pixels, for a side of a picture or of a corner that SDXL is told
 
 
 def flag(name: str) -> str:
@@ -140,7 +141,7 @@ def _check_names(settings: Fields) -> None:
         if got is not None and got not in known:
             raise InputError(unknown(flag(name), got, known))
     kind, _, number = settings.device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
+    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not re.fullmatch(r"\d{1,3}", number))):
         _refuse("device", f": got {settings.device!r}, expected auto, cpu, cuda or cuda:1")
 
 
@@ -156,7 +157,7 @@ def _check_numbers(settings: Fields) -> None:
         ("runs", 1, 10**6),
     ):
         value = getattr(settings, name)
-        if value is not None and not (isfinite(value) and least <= value <= most):
+        if value is not None and not least <= value <= most:  # false for NaN, too
             _refuse(name, f": got {value}, expected a number from {least} to {most}")
     if settings.strength is not None and not 0 < settings.strength <= 1:
         _refuse("strength", f": got {settings.strength}, expected a number above 0, up to 1")
@@ -166,6 +167,8 @@ def _check_numbers(settings: Fields) -> None:
         value = getattr(settings, name)
         if value is not None and min(value) < least:
             _refuse(name, f": got {value[0]} and {value[1]}, expected two numbers of at least {least}")
+        if value is not None and max(value) > MOST_TOLD:
+            _refuse(name, f": got {value[0]} and {value[1]}, expected two numbers up to {MOST_TOLD}")
 
 
 # ---- which go together -----------------------------------------------------------------------------------------------
@@ -274,6 +277,6 @@ def _check_session(settings: Fields) -> None:
 def _check_dense_steps(dense: int | tuple[int, ...] | None, steps: int) -> None:
     if isinstance(dense, int) and not 1 <= dense <= steps:
         _refuse("dense_steps", f": got {dense}, expected a number from 1 to --ddim_steps, {steps}")
-    if isinstance(dense, tuple) and (dense[0] != 0 or list(dense) != sorted(set(dense)) or dense[-1] >= steps):
+    if isinstance(dense, tuple) and (dense[:1] != (0,) or list(dense) != sorted(set(dense)) or dense[-1] >= steps):
         listed = ",".join(map(str, dense))
         _refuse("dense_steps", f": got {listed}, expected steps from 0 on, in order, below --ddim_steps, {steps}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -69,13 +72,23 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     kinds = (hint,) if get_origin(hint) is tuple or isinstance(hint, type) else get_args(hint)
     if isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, str) and Path in kinds:
-        value = Path(value)
+    if isinstance(value, (str, Path)) and Path in kinds:
+        value = _path(name, value)
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if not any(_is_of(value, kind) for kind in kinds):
-        raise InputError(f"{rules.flag(name)}: got {value!r}, expected {_wanted(kinds)}")
+        raise InputError(f"{rules.flag(name)}: got {reprlib.repr(value)}, expected {_wanted(kinds)}")
     return value
+
+
+def _path(name: str, value: str | Path) -> Path:
+    """The path; a name that no file can have, as only a picture's settings hold it, is refused."""
+    try:
+        if b"\0" not in os.fsencode(value):
+            return Path(value)
+    except UnicodeEncodeError:
+        pass
+    raise InputError(f"{rules.flag(name)}: got {str(value)!r}, expected the name of a file: correct it")
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -15,16 +15,18 @@ from pathlib import Path
 from sdxl.commands.parser import Parser
 from sige.config_files import config_folder
 from sige.errors import SigeError
+from sige.terminal import escape_logs, fail, say
 
 __all__ = ["main"]
 
 _CONFIGS = config_folder() / "train"
-_MISTAKE, _INTERRUPTED = 2, 130
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
+    escape_logs()
     try:
         options = _parser().parse_args(arguments)
         from sdxl.training.plan import load_plan
@@ -38,24 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             disable_progress_bar()  # the bar of writing a text encoder, which takes a moment
             if said := run(plan):  # one of several processes returns a line
-                print(said)
+                say(said)
     except (SigeError, OSError) as error:
-        return _fail(str(error))
+        return fail(str(error))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last state", file=sys.stderr)
         return _INTERRUPTED
     except Exception as error:
         if not {"MemoryError", "OutOfMemoryError"} & {kind.__name__ for kind in type(error).__mro__}:
             raise
-        return _fail(
-            "not enough memory: take a larger loop.accumulate, loop.gradient_checkpointing=true, or learn=lora"
-        )
+        return fail("not enough memory: take a larger loop.accumulate, loop.gradient_checkpointing=true, or learn=lora")
     return 0
-
-
-def _fail(why: str) -> int:
-    print("error:", " ".join(why.split()), file=sys.stderr)
-    return _MISTAKE
 
 
 def _parser() -> Parser:

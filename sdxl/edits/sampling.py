@@ -14,6 +14,7 @@ __all__ = ["REFINER_STRENGTH", "STRENGTH", "Sampling"]
 
 STRENGTH = {"inpainting": 1.0, "sdedit": 0.8, "img2img": 0.8}  # of each task that begins with a picture
 REFINER_STRENGTH = 0.3  # of a refiner that follows a finished picture
+PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ class Sampling:
             raise InputError(f"steps: got {self.steps}, expected at least 1", "steps")
         if not isinstance(self.seed, Integral):
             raise InputError(f"seed: got {self.seed!r}, expected a whole number", "seed")
+        if not -(2**63) <= self.seed < 2**63:
+            raise InputError(f"seed: got {self.seed}, expected a number of at most 63 bits", "seed")
         object.__setattr__(self, "seed", int(self.seed))  # torch takes no integer of numpy
+        for name in PROMPTS:
+            _check_text(name, getattr(self, name))
 
     @property
     def is_guided(self) -> bool:
@@ -94,3 +99,11 @@ class Sampling:
                 "refiner: raise the steps, or move the split",
                 "denoising_split",
             )
+
+
+def _check_text(name: str, text: str | None) -> None:
+    """Refuses a text that UTF-8 cannot hold: a tokenizer would raise an error of its own."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: holds bytes that are no UTF-8, expected text: type it again", name) from error

@@ -20,6 +20,7 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "check_finite_image",
+    "check_pixels",
     "check_same_size",
     "crop_back",
     "flatten",
@@ -37,7 +38,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 64_000_000  # Pillow warns above 89 million
+MAX_PIXELS = 25_000_000  # of a camera with 24 million; while a picture is converted, each takes up to 20 bytes
 _KINDS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
@@ -73,7 +74,11 @@ def flatten(image: Image.Image, background: str, name: str = "image") -> tuple[I
         raise InputError(f"{name} is a picture in {image.mode}, expected RGB or grey: convert and save it again")
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB"), False
-    image = image.convert("RGBA")
+    try:
+        image = image.convert("RGBA")
+    except (ValueError, TypeError) as error:
+        why = _line(error)
+        raise InputError(f"{name}: its transparency does not fit its palette ({why}): save it again") from error
     transparent = np.asarray(image.getchannel("A")).min() < 255
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB"), bool(transparent)
 
@@ -112,11 +117,13 @@ def opened(path: Path | str, formats: tuple[str, ...] = FORMATS) -> Iterator[Ima
     path = Path(path)
     expected = ", ".join(formats)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
+            raise InputError(f"{path} is no file, expected a picture: check the path")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             image = Image.open(path, formats=formats)
         with image:
-            _check_pixels(str(path), size_of(image))
+            check_pixels(str(path), size_of(image))
             yield image
     except (InputError, MemoryError):
         raise
@@ -134,11 +141,13 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _check_pixels(name: str, size: Size) -> None:
+def check_pixels(name: str, size: Size) -> None:
+    """Refuses a size that is empty or takes too much memory; it is known before a pixel is decoded."""
     if min(size) < 1:
         raise InputError(f"{name} is {size_text(size)}, expected at least one pixel: take another picture")
     if size[0] * size[1] > MAX_PIXELS:
-        raise InputError(f"{name} is {size_text(size)}, expected at most {MAX_PIXELS:,} pixels: make it smaller")
+        advice = "make it smaller, or cut out the part to edit"
+        raise InputError(f"{name} is {size_text(size)}, expected at most {MAX_PIXELS:,} pixels: {advice}")
 
 
 def size_of(image: Image.Image) -> Size:
@@ -177,7 +186,7 @@ def check_finite_image(
 
 def resize(image: Image.Image, height: int, width: int) -> Image.Image:
     """The picture at another size, by Lanczos; at its own size, a copy with the same pixels."""
-    _check_pixels("the size asked for", (height, width))
+    check_pixels("the size asked for", (height, width))
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,13 @@ def load_mask(path: Path | str) -> Mask:
 def _load_array(path: Path) -> npt.NDArray[Any]:
     expected = "expected one array from numpy.save"
     try:
-        if path.stat().st_size > 8 * MAX_PIXELS + 4096:
-            raise InputError(f"{path} is {path.stat().st_size / 1e6:.0f} MB, too large for a mask: save it as bool")
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
+            raise InputError(f"{path} is no file, {expected}: check the path")
+        size = path.stat().st_size
+        if size > 8 * MAX_PIXELS + 4096:
+            raise InputError(f"{path} is {size / 1e6:.0f} MB, too large for a mask: save it as bool")
+        if _said_bytes(path) > size:  # numpy takes the memory before it reads
+            raise ValueError("its header says more than the file has")
         loaded = np.load(path, allow_pickle=False)
     except (InputError, MemoryError):
         raise
@@ -60,6 +66,17 @@ def _load_array(path: Path) -> npt.NDArray[Any]:
     if not isinstance(loaded, np.ndarray):
         raise InputError(f"{path} holds several arrays, {expected}: save the mask alone")
     return loaded
+
+
+def _said_bytes(path: Path) -> int:
+    """The bytes of the array that the file's header describes; 0 for a file of another format."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with path.open("rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            return 0
+        file.seek(0)
+        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    return math.prod(shape) * dtype.itemsize
 
 
 def mask_from_array(

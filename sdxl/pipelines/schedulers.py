@@ -48,14 +48,14 @@ def default_scheduler(kind: str, config: Mapping[str, Any] | None = None) -> str
 
 def make_scheduler(name: str | None, kind: str, config: dict[str, Any]) -> Any:
     """The named scheduler, or the family's default, on the checkpoint's noise schedule."""
-    import diffusers
+    from sdxl.checkpoint.models import build_scheduler  # torch
 
     name = name or default_scheduler(kind, config)
     if name not in SCHEDULERS:
         raise InputError(f"scheduler: got {name!r}, expected one of {', '.join(SCHEDULERS)}", "scheduler")
     choice = SCHEDULERS[name]
     changes = choice.changes | (TURBO if "turbo" in kind else {})
-    return getattr(diffusers, choice.name).from_config({**config, **changes})
+    return build_scheduler(choice.name, {**config, **changes}, "scheduler: the checkpoint's config")
 
 
 def takes_eta(scheduler: Any) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,23 +13,26 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sige
-from sdxl.errors import InputError
+from sdxl.errors import InputError, is_out_of_memory
 from sdxl.pictures.images import open_picture
 from sdxl.pictures.png import save_png
 from sdxl.sessions.book import Book, Recorded, State
-from sige.errors import SigeError
+from sdxl.sessions.check import check_entry
 from sige.files import atomic_write
 from sige.recordings import FolderShelf
+from sige.tensor_files import check_header_length
 
 __all__ = ["SessionFolder"]
 
 INDEX = "session.json"
 VERSION = 1
+RECORDINGS = "recordings"
+MOST_BYTES = 1_000_000  # of the index; 33 entries take 10,000
+_OURS = re.compile(r"[0-9a-f]{12}\.(png|safetensors)|[\w.]+-([0-9]+-)?[0-9a-f]{8}\.safetensors|\..*\.part", re.DOTALL)
 
 
 class SessionFolder:
@@ -60,7 +65,7 @@ class SessionFolder:
     ) -> tuple[Book | None, sige.Store]:
         """The book and the store; no book where the folder is new."""
         self._check()
-        recordings = self.path / "recordings"
+        recordings = self.path / RECORDINGS
         recordings.mkdir(parents=True, exist_ok=True)
         if not self.exists:
             return None, sige.Store(budget, code, FolderShelf(recordings, device))
@@ -73,15 +78,24 @@ class SessionFolder:
         """Refuses a folder with other files, or a place where none can be made."""
         if self.exists:
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or not all(map(_is_ours, self.path.rglob("*")))):
             raise InputError(f"session: {self.path} is not empty and holds no session: name another folder", "session")
         if not self.path.absolute().parent.is_dir():
             raise InputError(f"session: the folder {self.path.parent} does not exist; create it first", "session")
 
     def _index(self) -> dict[str, Any]:
-        index: dict[str, Any] = json.loads((self.path / INDEX).read_text())
+        path = self.path / INDEX
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{INDEX} is larger than {MOST_BYTES:,} bytes")
+        index: dict[str, Any] = json.loads(path.read_text())
         if index["version"] != VERSION:
-            raise ValueError(f"it is of version {index['version']}, expected {VERSION}")
+            raise ValueError(f"it is of version {reprlib.repr(index['version'])}, expected {VERSION}")
+        if not index["entries"]:
+            raise ValueError("it names no pictures")
+        names = [name for entry in index["entries"] for name in (entry["state"], entry["recorded"])]
+        for name in (*names, *([] if index["noise"] is None else [index["noise"]])):
+            if not re.fullmatch(r"[0-9a-f]{12}", name):  # it becomes part of a path
+                raise ValueError(f"it names the file {reprlib.repr(name)}")
         return index
 
     @contextmanager
@@ -89,8 +103,12 @@ class SessionFolder:
         """Inside, an error about a file becomes an `InputError` of one line."""
         try:
             yield
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, SigeError) as error:
-            why = " ".join(str(error).split())[:200]
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged folder may hold anything
+            if is_out_of_memory(error):
+                raise
+            why = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"session: {self.path} cannot be read ({why}): name another folder", "session") from error
 
     def save(self, book: Book, store: sige.Store) -> None:
@@ -136,18 +154,23 @@ class SessionFolder:
         return name
 
     def _read(self, name: str, device: torch.device) -> dict[str, Tensor]:
-        return load_file(self.path / f"{name}.safetensors", device=str(device))  # type: ignore[no-any-return]
+        path = self.path / f"{name}.safetensors"
+        check_header_length(path)
+        return load_file(path, device=str(device))  # type: ignore[no-any-return]
 
     def _book(self, index: dict[str, Any], device: torch.device) -> Book:
         entries = []
         for entry in index["entries"]:
             state = State(open_picture(self.path / f"{entry['state']}.png"), **self._read(entry["state"], device))
             recorded = Recorded(**self._read(entry["recorded"], device))
+            check_entry(state, recorded)
             self._names |= {id(one): (one, entry[key]) for key, one in (("state", state), ("recorded", recorded))}
             entries.append((state, recorded))
         noise = None if index["noise"] is None else self._read(index["noise"], device)["noise"]
         if noise is not None:
             self._names[id(noise)] = noise, index["noise"]
+        if not isinstance(index["signature"], str):
+            raise ValueError("its signature is no text")
         *before, (state, recorded) = entries
         return Book(state, recorded, before, noise, index["signature"])
 
@@ -162,3 +185,8 @@ class SessionFolder:
 
 def _own_files(folder: Path) -> Iterable[Path]:
     return [path for path in folder.iterdir() if path.suffix in (".safetensors", ".png") and len(path.stem) == 12]
+
+
+def _is_ours(path: Path) -> bool:
+    """Says whether an edit that was killed before the first index may have left the file or folder."""
+    return path.name == RECORDINGS or any(_OURS.fullmatch(name) for name in (path.name, path.parent.name))

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 import sige
 from sdxl.edits.request import Request
@@ -33,13 +32,15 @@ from sdxl.sessions.book import Book, Recorded, State
 from sdxl.sessions.budget import BUDGET
 from sdxl.sessions.folder import SessionFolder
 from sdxl.sessions.run import UNET, Run, Staged, mask_cells
+from sige.errors import RecordingError
+from sige.terminal import as_line
 
 __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
 MOST_HISTORY = 32  # pictures that can be gone back to
-UNREADABLE = (SafetensorError, FileNotFoundError, json.JSONDecodeError, KeyError)  # what a damaged file raises
+UNREADABLE = (RecordingError, FileNotFoundError, KeyError)  # what a damaged file raises, or one of another model
 FEW = 8  # steps: up to here the first edit records every one, because none can be forecast
 
 
@@ -168,13 +169,13 @@ class Session:
         """The edit. Recordings that do not fit, or cannot be read, are dropped; then it is made without them."""
         try:
             return self._run(request, dense, on_step)
+        except UNREADABLE as error:
+            logger.warning("the session's recordings cannot be read (%s): new ones are made", as_line(error, 200))
         except (MemoryError, RuntimeError) as error:
             if dense or not is_out_of_memory(error):
                 raise
             logger.warning("not enough memory for the session's recordings: they are dropped, and the edit runs dense")
             dense = True
-        except UNREADABLE as error:
-            logger.warning("the session's recordings cannot be read (%s): new ones are made", str(error)[:200])
         self._forget()
         return self._run(request, dense, on_step)
 

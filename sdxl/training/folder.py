@@ -19,6 +19,7 @@ __all__ = ["METADATA", "Captioned", "FolderPictures", "read_metadata"]
 
 METADATA = "metadata.jsonl"
 _EXAMPLE = '{"file_name": "horse.jpg", "text": "a horse on a meadow"}'
+_MOST_LINE = 100_000  # characters; a caption has a few hundred
 
 
 @dataclass(frozen=True)
@@ -35,30 +36,50 @@ def read_metadata(folder: Path) -> list[Captioned]:
     path = folder / METADATA
     if not path.is_file():
         raise InputError(f"{path} does not exist: expected a line for each picture in the folder, such as {_EXAMPLE}")
+    entries = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold other line ends
+        with path.open(encoding="utf-8-sig", newline="\n") as file:  # texts may hold other line ends
+            number = 0
+            while line := file.readline(_MOST_LINE + 1):
+                number += 1
+                where = f"{path}, line {number}"
+                if len(line) > _MOST_LINE:
+                    raise InputError(f"{where}: is longer than {_MOST_LINE:,} characters, expected {_EXAMPLE}")
+                if line.strip():
+                    entries.append(_captioned(folder, line, where))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}), expected text in UTF-8: save it as such") from error
-    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
+    if not entries:
         raise InputError(f"{path} names no pictures, expected a line for each, such as {_EXAMPLE}")
-    return [_captioned(folder, line, where) for where, line in numbered]
+    return entries
 
 
 def _captioned(folder: Path, line: str, where: str) -> Captioned:
     try:
         content = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: is no JSON ({error}), expected {_EXAMPLE}") from error
-    for key in ("file_name", "text"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), str):
-            raise InputError(f"{where}: has no text under {key!r}, expected {_EXAMPLE}")
-    name = content["file_name"]
+        name, text = (_text(content, key) for key in ("file_name", "text"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: is no JSON that can be read ({error}), expected {_EXAMPLE}") from error
+    except KeyError as error:
+        raise InputError(f"{where}: has no text under {error}, expected {_EXAMPLE}") from error
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise InputError(f"{where}: {name} is outside the folder {folder}: copy or link the picture into it")
-    if not (folder / name).is_file():
+    try:
+        exists = (folder / name).is_file()
+    except OSError:  # the name is too long, or its folder may not be entered
+        exists = False
+    if not exists:
         raise InputError(f"{where}: {folder / name} does not exist: correct the name, or remove the line")
-    return Captioned(folder / name, content["text"], where)
+    return Captioned(folder / name, text, where)
+
+
+def _text(content: Any, key: str) -> str:
+    """The text under the key. JSON can spell halves of characters, which neither UTF-8 nor a tokenizer takes."""
+    if not isinstance(content, dict) or not isinstance(content.get(key), str):
+        raise KeyError(key)
+    text: str = content[key]
+    text.encode()  # raises UnicodeEncodeError, a ValueError
+    return text
 
 
 class FolderPictures:
@@ -99,6 +120,13 @@ class FolderPictures:
         files = [(entry.path, entry.path.stat()) for entry in self.entries]
         named = [[str(path.relative_to(self.folder)), stat.st_size, stat.st_mtime_ns] for path, stat in files]
         return {"folder": named, "size": list(self.size), "flip": self.flip}
+
+    def identity(self) -> list[Any]:
+        """The names, lengths and captions of the pictures."""
+        return [
+            [str(entry.path.relative_to(self.folder)), entry.path.stat().st_size, entry.caption]
+            for entry in self.entries
+        ]
 
     def _open(self, entry: Captioned) -> Image.Image:
         try:

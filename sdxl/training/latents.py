@@ -20,6 +20,7 @@ from sdxl.training.pictures import Pictures
 from sdxl.training.processes import processes
 from sdxl.training.random_masks import random_mask
 from sige.files import atomic_write
+from sige.tensor_files import check_header_length
 
 __all__ = ["Draws", "Latents", "at_once", "kept_latents", "mask_for"]
 
@@ -68,9 +69,10 @@ def _noted(path: Path) -> str | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_header_length(path)
         with safe_open(path, "pt") as file:
             return dict(file.metadata() or {}).get(_MADE_OF)
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError):
         return None
 
 

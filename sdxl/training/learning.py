@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sdxl.checkpoint.load import Parts
+from sdxl.checkpoint.models import build_scheduler
 from sdxl.errors import InputError
 from sdxl.training.denoiser import Denoiser
 from sdxl.training.loop import FULL
-from sdxl.training.plan import Lora, Plan
+from sdxl.training.plan import TIMESTEPS, Lora, Plan
 from sdxl.training.student import Student
 from sige.dtypes import named_dtype
 
@@ -48,9 +49,10 @@ def _made(parts: Parts, plan: Plan, models: dict[str, nn.Module], words: dict[st
 
 
 def _alphas(parts: Parts) -> Tensor:  # [T]
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler.from_config(parts.scheduler_config).alphas_cumprod  # type: ignore[no-any-return]
+    alphas: Tensor = build_scheduler("DDIMScheduler", parts.scheduler_config, parts.path).alphas_cumprod
+    if len(alphas) != TIMESTEPS:
+        raise InputError(f"start: {parts.path} has {len(alphas)} timesteps, expected {TIMESTEPS}")
+    return alphas
 
 
 def add_lora_layers(unet: Any, lora: Lora, seed: int) -> None:

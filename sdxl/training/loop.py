@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+import re
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,14 +20,15 @@ from sdxl.errors import InputError, SdxlError
 from sdxl.training.ema import Average
 from sdxl.training.plot import plot_losses
 from sdxl.training.processes import processes
-from sdxl.training.state import load_state, save_state
-from sige.files import atomic_write
+from sdxl.training.state import check_state, load_state, save_state
+from sige.files import atomic_write, check_output, named_if_full
 
-__all__ = ["LoopConfig", "train"]
+__all__ = ["LoopConfig", "check_resumes", "train"]
 
-
+STATE = "state.pt"
 FULL = "no"  # accelerate's name for fp32
 PRECISIONS = (FULL, "fp16", "bf16")
+MOST = 10**9  # of steps, and of pictures in one
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,14 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected at least 1")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected at least 1, at most {MOST}")
+        for name in ("warmup", "sample_every"):
+            if not 0 <= getattr(self, name) <= MOST:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected a number from 0 to {MOST}")
+        for name, most in (("rate", 1e3), ("weight_decay", 1e3), ("clip", 1e9), ("decay", 1.0)):
+            if not 0 <= getattr(self, name) <= most:  # false for NaN, too
+                raise InputError(f"{name}: got {getattr(self, name)}, expected a number from 0 to {most:g}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision: got {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
 
@@ -70,12 +79,18 @@ BatchOf = Callable[[int, tuple[int, int]], Any]  # step, (part, parts) -> that p
 
 
 def train(
-    module: nn.Module, batch_of: BatchOf, config: LoopConfig, folder: Path, sample: Sampler | None = None
+    module: nn.Module,
+    batch_of: BatchOf,
+    config: LoopConfig,
+    folder: Path,
+    sample: Sampler | None = None,
+    identity: Mapping[str, Any] = MappingProxyType({}),
 ) -> Average:
     """Trains the parameters that require gradients, from the state in the folder if there is one; returns the average.
 
     `module(batch)` is the loss. A batch depends on the step alone, so a training that was stopped gives the same losses
-    as one that was not, and two processes compute the gradients of one process with the whole batch.
+    as one that was not, and two processes compute the gradients of one process with the whole batch. A state goes on
+    with the same `config` and `identity` alone; the latter holds whatever else the losses depend on.
     """
     accelerator = _accelerator(config)
     parts = config.accumulate * accelerator.num_processes
@@ -86,7 +101,7 @@ def train(
     )
     average = Average(module, config.decay)
     folder.mkdir(parents=True, exist_ok=True)
-    state, about = folder / "state.pt", _about(config)
+    state, about = folder / STATE, _about(config, identity)
     first = load_state(state, module, optimizer, average, about) if state.is_file() else 0
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     average.to(accelerator.device)
@@ -107,6 +122,14 @@ def train(
     if accelerator.is_main_process:
         plot_losses(folder / "loss.csv", folder / "loss.png")
     return average
+
+
+def check_resumes(config: LoopConfig, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuses a folder with the state of another training, before anything takes time."""
+    state = folder / STATE
+    check_output(state)
+    if state.is_file():
+        check_state(state, _about(config, identity))
 
 
 def _accelerator(config: LoopConfig) -> Any:
@@ -149,23 +172,37 @@ def _step(
     return total
 
 
-def _about(config: LoopConfig) -> dict[str, Any]:
+def _about(config: LoopConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that must be the same for a training to go on; those that change no number are left out."""
     free = {"save_every", "sample_every", "gradient_checkpointing"}
-    return {name: value for name, value in asdict(config).items() if name not in free}
+    return dict(identity) | {f"loop.{name}": value for name, value in asdict(config).items() if name not in free}
 
 
 class _Log:
     """The CSV of the losses; lines that a killed training wrote after its last state are cut off."""
 
     def __init__(self, path: Path, first: int) -> None:
-        rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []
-        kept = [row for row in rows[1:] if row and int(row[0]) < first]
+        self.path = path
+        kept = [row for row in _rows(path) if int(row[0]) < first]
         with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([["step", "loss", "rate"], *kept])
-        self._file = path.open("a", newline="")
-        self._writer = csv.writer(self._file)
 
     def add(self, step: int, loss: float, rate: float) -> None:
-        self._writer.writerow([step, f"{loss:.8g}", f"{rate:.6g}"])
-        self._file.flush()
+        with named_if_full(self.path), self.path.open("a", newline="") as file:
+            csv.writer(file).writerow([step, f"{loss:.8g}", f"{rate:.6g}"])
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The rows that `_Log` wrote, [step, loss, rate]; others are left out."""
+    if not path.is_file():
+        return []
+    with suppress(csv.Error):  # a field of a damaged file may be longer than the module reads
+        rows = list(csv.reader(path.read_text(errors="replace").splitlines()))
+        return [row for row in rows if len(row) == 3 and re.fullmatch(r"[0-9]{1,9}", row[0]) and _are_numbers(row)]
+    return []
+
+
+def _are_numbers(texts: list[str]) -> bool:
+    with suppress(ValueError):
+        return bool([float(text) for text in texts])
+    return False

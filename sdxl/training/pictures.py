@@ -46,6 +46,9 @@ class Pictures(Protocol):
     def describe(self) -> dict[str, Any]:
         """Everything that the pictures depend on, fit for JSON. When it changes, kept latents are encoded again."""
 
+    def identity(self) -> list[Any]:
+        """What a training on the pictures depends on, fit for JSON: unlike `describe`, no times, but captions."""
+
 
 class ScenePictures:
     """The scenes with the numbers 0 to count - 1."""
@@ -74,6 +77,10 @@ class ScenePictures:
         """The number and size of the scenes, and the pixels of the first, because the drawing code may change."""
         first = hashlib.sha256(draw(scene_at(0), self.side).tobytes()).hexdigest()
         return {"scenes": self.count, "side": self.side, "first": first}
+
+    def identity(self) -> list[Any]:
+        """The same: captions come from the scenes."""
+        return [self.describe()]
 
 
 def as_pixels(image: Image.Image) -> Tensor:  # [3, H, W], from -1 to 1

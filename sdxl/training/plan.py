@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ STAGES = ("vae", "diffusion", "distil")
 KINDS = ("sdxl-base", "sdxl-inpaint", "sdxl-refiner", "sd15", "sd15-inpaint")
 TIMESTEPS = 1000  # of the noise schedule
 LEARN = ("all", "unet", "lora")
+MOST = 10**9  # of scenes and repeats
+MOST_SIDE = 16384  # pixels
+MOST_RANK = 16384  # of the matrices of a LoRA, which are never wider than a layer
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,19 @@ class Data:
         for name, default in defaults.items():
             object.__setattr__(self, name, getattr(self, name) or default)
         for name in ("side", *defaults):
-            if getattr(self, name) < 8 or getattr(self, name) % 8:
-                raise InputError(f"data.{name}: got {getattr(self, name)}, expected a multiple of 8")
+            if not 8 <= getattr(self, name) <= MOST_SIDE or getattr(self, name) % 8:
+                raise InputError(f"data.{name}: got {getattr(self, name)}, expected a multiple of 8 up to {MOST_SIDE}")
         if (self.folder is None) == (self.scenes == 0):
             raise InputError(
                 f"data: got folder {self.folder} and {self.scenes} scenes, expected one of the two: write "
                 "`folder: PATH`, or `scenes: 10000`; data.scenes=0 on the command line takes scenes away"
             )
-        if self.scenes < 0 or self.crop > self.side:
+        if not 0 <= self.scenes <= MOST or self.crop > self.side:
             raise InputError(f"data: got {self.scenes} scenes, crops of {self.crop} from {self.side}")
         if self.scenes and self.height != self.width:
             raise InputError(f"data: got {self.height} x {self.width}, but scenes are square: write `side`")
-        if self.repeats < 1:
-            raise InputError(f"data.repeats: got {self.repeats}, expected at least 1")
+        if not 1 <= self.repeats <= MOST:
+            raise InputError(f"data.repeats: got {self.repeats}, expected a number from 1 to {MOST}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Lora:
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # the ends of layers' names
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1 or not self.targets:
+        if not 1 <= self.rank <= MOST_RANK or not 1 <= self.alpha <= MOST_RANK or not self.targets:
             raise InputError(f"lora: got rank {self.rank}, alpha {self.alpha} and {len(self.targets)} targets")
 
 
@@ -106,6 +110,10 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(known)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: got {self.seed}, expected a number from 0 to {2**63 - 1}")
+        if self.min_snr is not None and not 0 < self.min_snr < math.inf:
+            raise InputError(f"min_snr: got {self.min_snr}, expected a number above 0, such as 5")
         if not 0 <= self.drop <= 1:
             raise InputError(f"drop: got {self.drop}, expected a share from 0 to 1")
         if not 1 <= self.timesteps <= TIMESTEPS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 
@@ -11,7 +12,7 @@ from sdxl.checkpoint.find import FILE_NAMES
 from sdxl.checkpoint.load import Parts
 from sdxl.checkpoint.save import save_folder, save_single_file
 from sdxl.training.plan import Plan
-from sige.files import atomic_write
+from sige.files import atomic_write, named_if_full
 
 __all__ = ["FOLDER", "LORA", "WEIGHTS", "write_results"]
 
@@ -43,10 +44,15 @@ def _save_words(parts: Parts, out: Path) -> None:
     """Writes the tokenizers beside the single file, which does not hold them."""
     for name in ("tokenizer", "tokenizer_2"):
         if (tokenizer := getattr(parts, name)) is not None:
-            tokenizer.save_pretrained(out / name)
-            backend = getattr(tokenizer, "backend_tokenizer", None)  # None before transformers 5, which wrote all above
-            if backend is not None:
-                backend.model.save(str(out / name))  # vocab.json and merges.txt, which others read
+            with named_if_full(out / name):
+                _save_tokenizer(tokenizer, out / name)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # None before transformers 5, which wrote all above
+    if backend is not None:
+        backend.model.save(str(folder))  # vocab.json and merges.txt, which others read
 
 
 def _save_checkpoint(parts: Parts, out: Path) -> None:
@@ -65,6 +71,6 @@ def _save_lora(parts: Parts, path: Path) -> None:
     with atomic_write(path) as temporary:
         mode = temporary.stat().st_mode
         getattr(diffusers, name).save_lora_weights(
-            path.parent, layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
+            temporary.parent, layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
         )
         temporary.chmod(mode)  # safetensors replaces the file by one that only its owner may read

@@ -20,10 +20,11 @@ from sdxl.training.autoencoder import Autoencoder, normalise, scene_crops
 from sdxl.training.batches import Batch, Source, make_batch
 from sdxl.training.begin import begin, begin_vae, turbo_of
 from sdxl.training.folder import FolderPictures
+from sdxl.training.identity import identity
 from sdxl.training.inpaint import inpaints
 from sdxl.training.latents import Draws, kept_latents
 from sdxl.training.learning import make_denoiser
-from sdxl.training.loop import train
+from sdxl.training.loop import check_resumes, train
 from sdxl.training.pictures import Pictures, ScenePictures, as_pixels
 from sdxl.training.plan import Data, Plan
 from sdxl.training.processes import processes
@@ -49,13 +50,15 @@ def run(plan: Plan) -> str:
 def _train_vae(plan: Plan) -> Parts:
     """Trains the VAE. Without `start`, the UNet and text encoders beside it are new: the file is a whole checkpoint."""
     parts = begin_vae(plan)
+    about = identity(plan, parts)
+    check_resumes(plan.loop, plan.out, about)
     model = Autoencoder(parts.vae.requires_grad_(True).train())
     if plan.loop.gradient_checkpointing:
         parts.vae.enable_gradient_checkpointing()
     data = plan.data
     crops: dict[str, Any] = {"seed": plan.seed, "count": data.scenes, "side": data.side, "crop": data.crop}
     batch_of = partial(scene_crops, batch=plan.loop.batch, **crops)
-    train(model, batch_of, plan.loop, plan.out, partial(paint_again, parts.vae, plan)).install()
+    train(model, batch_of, plan.loop, plan.out, partial(paint_again, parts.vae, plan), about).install()
     parts.vae.eval().requires_grad_(False)
     normalise(parts.vae, _latents(parts.vae, data.side))
     return parts
@@ -65,10 +68,14 @@ def _train_diffusion(plan: Plan) -> Parts:
     """Encodes the pictures once, then trains the UNet and the other weights that the plan lets learn on the latents."""
     pictures = _pictures(plan.data)
     parts = begin(plan)
+    about = identity(plan, parts, pictures)
+    check_resumes(plan.loop, plan.out, about)
     draws = Draws(masks=inpaints(parts), repeats=plan.data.repeats, seed=plan.seed)
     source = kept_latents(parts.vae, pictures, plan.out / "latents.safetensors", draws)
     model = make_denoiser(parts, plan)
-    train(model, _batches(source, plan, plan.drop), plan.loop, plan.out, _sampler(parts, plan, pictures)).install()
+    train(
+        model, _batches(source, plan, plan.drop), plan.loop, plan.out, _sampler(parts, plan, pictures), about
+    ).install()
     return parts
 
 
@@ -76,11 +83,13 @@ def _train_student(plan: Plan) -> Parts:
     """Lets the checkpoint paint every caption once, then trains its UNet to paint the same in few steps."""
     pictures = _pictures(plan.data)
     teacher = begin(plan)
+    about = identity(plan, teacher, pictures)
+    check_resumes(plan.loop, plan.out, about)
     parts = turbo_of(teacher)
     model = make_denoiser(parts, plan).to(processes().device)
     path = plan.out / "trajectories.safetensors"
     source = kept_trajectories(model, pictures, path, plan.distil, teacher.scheduler_config, plan.seed)
-    train(model, _batches(source, plan, drop=0.0), plan.loop, plan.out, _sampler(parts, plan, pictures)).install()
+    train(model, _batches(source, plan, 0.0), plan.loop, plan.out, _sampler(parts, plan, pictures), about).install()
     return parts
 
 

@@ -18,6 +18,7 @@ from sige.profiling import inputs, report
 from sige.profiling.macs import ProfilingError
 from sige.profiling.models import MODELS, build
 from sige.region import Region
+from sige.terminal import fail, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,23 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
         profile = _profile(options, _region(options))
-        print(report.as_text(profile))
+        say(report.as_text(profile))
         if options.json:
             report.write_json(profile, options.json)
         if options.chart:
             report.draw_chart(profile, options.chart)
     except (SigeError, OSError, MemoryError) as error:
-        return _fail(error)
+        return fail(str(error) or "not enough memory")
     except RuntimeError as error:  # out of memory has no type of its own on the CPU
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        return _fail(f"not enough memory on {options.device}: take a smaller --size, --batch or --dtype")
+        return fail(f"not enough memory on {options.device}: take a smaller --size, --batch or --dtype")
     return 0
-
-
-def _fail(error: object) -> int:
-    print("error:", " ".join(str(error or "not enough memory").split()), file=sys.stderr)
-    return 2
 
 
 class _Parser(argparse.ArgumentParser):

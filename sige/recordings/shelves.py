@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any, Protocol
 
 import torch
 
+from sige.errors import DamagedError
 from sige.recordings.coded import Coded, CodedPatch
-from sige.recordings.coded_files import load_coded, load_patch, save_coded, save_patches
+from sige.recordings.coded_files import damaged_unless_read, load_coded, load_patch, save_coded, save_patches
 
 __all__ = ["MOST_UNDO", "FolderShelf", "MemoryShelf", "Shelf"]
 
 MOST_UNDO = 8  # edits that can be undone
+_NAME = r"[\w.]+-\d{1,9}"  # component and step
+_FILE = r"[\w.-]+\.safetensors"  # in the folder itself, whatever a damaged list says
 
 Patches = dict[str, CodedPatch]  # by the name of the recording
 
@@ -116,6 +120,9 @@ class FolderShelf:
         manifest = manifest or {}
         self._files: dict[str, str] = dict(manifest.get("recordings", {}))  # file by the recording's name
         self._patches: list[str] = list(manifest.get("edits", []))  # files, the oldest first
+        for name, file in (*self._files.items(), *(("edit-0", file) for file in self._patches)):
+            if not (re.fullmatch(_NAME, name) and re.fullmatch(_FILE, file)):
+                raise DamagedError(f"{folder}: the list of its recordings names {file!r} for {name!r}")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -175,7 +182,8 @@ class FolderShelf:
         for file in patches:
             patch = load_patch(self.folder / file, name, self.device)
             if patch is not None:
-                coded.apply(patch)
+                with damaged_unless_read(self.folder / file):
+                    coded.apply(patch)
         return coded
 
     def _written(self, name: str, write: Callable[[Path], None]) -> str:

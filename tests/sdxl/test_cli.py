@@ -20,6 +20,7 @@ from sdxl.commands.main import main
 from sdxl.commands.settings import Settings
 from sdxl.errors import CheckpointError, InputError
 from sdxl.pictures.png import save_png
+from sige.terminal import MISTAKE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INPAINT = ["--prompt", "a horse", "--init_img", "a.png", "--mask_path", "m.npy", "--output_path", "b.png"]
@@ -35,7 +36,8 @@ ISSUE_FLAGS = (
     "--config_path --weight_path --device --dtype --scheduler --original_size --target_size --crops_coords_top_left "
     "--negative_original_size --negative_target_size --negative_crops_coords_top_left --denoising_split --lora "
     "--textual_inversion --model --policy --preset --dense_steps --skipped_steps --half_steps --forecast "
-    "--dilation --from_png --clip_skip --grow --mask_blur --only_masked --n --vae --controlnet --control_image "
+    "--dilation --from_png --trust_png "
+    "--clip_skip --grow --mask_blur --only_masked --n --vae --controlnet --control_image "
     "--control_scale --attention --offload"
 ).split()
 
@@ -164,6 +166,12 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*INPAINT, "--scale", "nan"], "--scale: got nan"),
         ([*INPAINT, "--ddim_eta", "1.5"], "--ddim_eta: got 1.5"),
         ([*INPAINT, "--seed", "-1"], "--seed: got -1"),
+        ([*INPAINT, "--seed", "9" * 400], "--seed: got 999"),  # which no float holds
+        ([*INPAINT, "--seed", "9" * 5000], "--seed: got .*, expected a whole number"),
+        ([*INPAINT, "--scale", "1e999"], "--scale: got inf"),
+        ([*INPAINT, "--original_size", "9" * 30 + "x8"], "--original_size: got .*, expected two whole numbers"),
+        ([*INPAINT, "--original_size", "2000000x8"], "--original_size: got 2000000 and 8, expected two numbers up to"),
+        ([*INPAINT, "--device", "cuda:" + "9" * 5000], "--device: got"),
         ([*INPAINT, "--strength", "0"], "--strength: got 0.0, expected a number above 0, up to 1"),
         ([*INPAINT, "--strength", "1.1"], "--strength: got 1.1"),
         ([*INPAINT, "--strength", "0.1", "--ddim_steps", "5"], "--strength 0.1 of --ddim_steps 5 leaves no step"),
@@ -360,29 +368,31 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_a_png_gives_its_settings_back(picture: Path) -> None:
-    settings = parse(["--from_png", str(picture)])
+    settings = parse(["--from_png", str(picture), "--trust_png"])
     made = parse([*SPARSE, "--seed", "7", "--dense_steps", "0,3", "--lora", "l.safetensors"])
     assert settings.to_dict() == made.to_dict()
     assert settings.output_path == picture.with_name("made-again.png")  # the picture itself stays
 
 
 def test_flags_beside_it_win(picture: Path) -> None:
-    settings = parse(["--from-png", str(picture), "--seed", "8", "--output_path", "c.png", "--prompt", "a cow"])
+    settings = parse(
+        ["--from-png", str(picture), "--trust-png", "--seed", "8", "--output_path", "c.png", "--prompt", "a cow"]
+    )
     assert (settings.seed, settings.output_path, settings.prompt) == (8, Path("c.png"), "a cow")
     assert settings.dense_steps == (0, 3)
 
 
 def test_flags_beside_it_are_checked_with_it(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--from_png", str(picture), "--policy", "lockstep"]) == 2
+    assert main(["--from_png", str(picture), "--trust_png", "--policy", "lockstep"]) == 2
     assert "--dense_steps has no effect with --policy lockstep" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"promt": "x"}, "settings: got 'promt'"),
+        ({"promt": "x"}, "carries 'promt'"),
         ({"steps": "many"}, "--ddim_steps: got 'many'"),
-        ({"mode": "profile"}, "--mode: got 'profile'"),
+        ({"mode": "profile"}, "carries 'mode'"),
         ({}, "--init_img is missing"),
     ],
 )
@@ -411,7 +421,7 @@ def test_what_is_saved_is_json(picture: Path) -> None:
 
 
 def test_status_numbers() -> None:
-    assert (cli.MISTAKE, cli.INTERRUPTED) == (2, 130)
+    assert (MISTAKE, cli.INTERRUPTED) == (2, 130)
 
 
 @pytest.mark.parametrize("words", [["run.py", *INPAINT], ["train.py", "--config", "configs/train/sdxl-lora.yaml"]])
@@ -420,3 +430,25 @@ def test_a_python_without_the_packages_is_told_in_one_line(words: list[str]) -> 
     done = subprocess.run([sys.executable, "-S", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: the package ") and "source .venv/bin/activate" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--prompt", "--negative_prompt", "--prompt_2", "--negative_prompt_2"])
+def test_a_prompt_that_is_no_utf8_is_refused_before_weights_are_looked_for(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such bytes reach Python as lone surrogates, and once a tokenizer as an error of its own."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    np.save("m.npy", np.ones((8, 8), dtype=bool))
+    assert main([*INPAINT, flag, "caf\udce9"]) == 2
+    assert capsys.readouterr().err == f"error: {flag}: holds bytes that are no UTF-8, expected text: type it again\n"
+
+
+@pytest.mark.parametrize(
+    "flag", ["--weight_path", "--config_path", "--lora", "--init_img", "--session", "--output_path"]
+)
+def test_a_name_that_no_disk_takes_is_one_line(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--run_type", "sige"] if flag == "--session" else []
+    assert main([*INPAINT, *more, flag, f"{'a' * 5000}.png"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and len(line) < 1200

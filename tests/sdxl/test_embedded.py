@@ -72,7 +72,7 @@ def test_what_is_missing_is_said_beside_what_is_there(no_embedded: Path, stand_i
         embedded_weights("sdxl-inpaint")
     with pytest.raises(CheckpointError, match="turbo.safetensors does not exist: .* there is base.safetensors;"):
         embedded_weights("sdxl-turbo")
-    with pytest.raises(CheckpointError, match="no sd15 weights, only sdxl-base, sdxl-inpaint, sdxl-turbo, sdxl-refiner"):
+    with pytest.raises(CheckpointError, match="no sd15 weights, only sdxl-base, sdxl-inpaint, sdxl-turbo"):
         embedded_weights("sd15")
 
 

@@ -104,7 +104,7 @@ def old(tmp_path: Path) -> Path:
 
 def test_the_new_file_stands_and_nothing_else(old: Path) -> None:
     with atomic_write(old) as temporary:
-        assert temporary.parent == old.parent  # a rename across file systems is a copy
+        assert temporary.stat().st_dev == old.stat().st_dev  # a rename across file systems is a copy
         temporary.write_bytes(NEW)
         assert old.read_bytes() == OLD
     assert old.read_bytes() == NEW
@@ -153,7 +153,7 @@ def test_promise_7_a_disk_that_is_full_only_when_synced(old: Path, monkeypatch: 
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OutputError, match="disk is full .*free some space"), atomic_write(old) as temporary:
+    with pytest.raises(OutputError, match="disk is full; free some space"), atomic_write(old) as temporary:
         temporary.write_bytes(NEW)
     assert old.read_bytes() == OLD
     assert names_in(old.parent) == ["file.bin"]

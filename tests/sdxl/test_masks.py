@@ -318,3 +318,16 @@ def test_masks_from_memory_are_those_from_files() -> None:
 def test_the_examples_hold() -> None:
     found = doctest.testmod(masks)
     assert found.attempted and not found.failed
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((10**6, 10**6), "<f4"), ((4, 4), "V100000000"), ((2**62, 4), "|u1")])
+def test_an_array_that_says_more_than_it_has_is_refused_before_memory_is_taken(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": dtype})
+        file.write(bytes(64))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("numpy was asked for the memory"))
+    with pytest.raises(InputError, match="is damaged"):
+        load_mask(path)

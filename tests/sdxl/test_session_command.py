@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sdxl.commands.main import main
 from sdxl.pictures.png import read_settings
+from sige.leftovers import part_name
 
 SIGE = ["--run_type", "sige", "--ddim_steps", "4", "--scale", "3", "--prompt", "a horse"]
 SESSION = [*SIGE, "--session", "desk", "--mask_path", "mask.npy"]
@@ -116,3 +121,61 @@ def test_masks_are_shaped_and_prompts_weighed_in_sessions_too() -> None:
     ring = grown & ~(np.load("mask.npy") > 0)
     assert (made != before)[ring].any() and not np.array_equal(made, plain)
     assert read_settings("b.png")["grow"] == 4
+
+
+def test_a_session_that_was_killed_before_its_first_end_goes_on_as_a_new_one() -> None:
+    """The folder has files then, and no list of them; it was once refused as somebody else's."""
+    name = part_name("unet-0-0123abcd.safetensors")
+    for file in (f"recordings/{name}/unet-0-0123abcd.safetensors", "recordings/vae.decoder-0-0123abcd.safetensors",
+                 "recordings/edit-0123abcd.safetensors", "0123456789ab.safetensors", "0123456789ab.png"):  # fmt: skip
+        path = Path("desk") / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    run(FIRST, "a.png")
+    left = [path.name for path in Path("desk").rglob("*") if path.is_file() and path.read_bytes() == b"half"]
+    assert left == ["unet-0-0123abcd.safetensors"], "it belongs to this process, which is alive"
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "recordings/photo.safetensors", "recordings/more/unet-0-0123abcd.txt"])
+def test_a_folder_with_files_of_others_stays_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("desk") / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"precious")
+    assert main([*FIRST, "--output_path", "out.png"]) == 2
+    assert "desk is not empty and holds no session" in capsys.readouterr().err
+    assert path.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda index: index["entries"][0].update(state="../before"), "names the file"),
+        (lambda index: index.update(noise="/etc/passwd"), "names the file"),
+        (lambda index: index.update(entries=[]), "it names no pictures"),
+        (lambda index: index.update(signature=3), "its signature is no text"),
+        (lambda index: index["recordings"]["recordings"].update({"unet-0": "../x.safetensors"}), "names '../x"),
+        (lambda index: index.update(code="4 bit"), "code: got '4 bit'"),
+        (lambda index: index.update(version=[[[]]] * 1000), "is of version"),
+    ],
+)
+def test_a_list_of_files_that_was_changed_is_refused(
+    change: Callable[[dict[str, Any]], object], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(FIRST, "a.png")
+    path = Path("desk/session.json")
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    assert main([*SESSION, "--output_path", "out.png"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: --session: desk cannot be read (") and why in error
+
+
+def test_latents_that_do_not_fit_their_picture_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    run(FIRST, "a.png")
+    entry = json.loads(Path("desk/session.json").read_text())["entries"][-1]["state"]
+    path = Path(f"desk/{entry}.safetensors")
+    tensors = load_file(path)
+    save_file(tensors | {"latents": tensors["latents"][:, :, :2].contiguous()}, path)
+    assert main([*SESSION, "--output_path", "out.png"]) == 2
+    assert "latents is torch.float32 [1, 4, 2, 12], which does not fit the picture" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,41 @@ def test_examples(module: Any, tmp_path: Path) -> None:
     save_file({"x": torch.arange(6.0).reshape(2, 3)}, tmp_path / "tiny.safetensors")
     found = doctest.testmod(module, extraglobs={"folder": tmp_path, "read_header": read_header})
     assert found.attempted and not found.failed
+
+
+def test_a_long_header_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """87 MB of junk once took 100 seconds."""
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    with pytest.raises(CheckpointError, match=r"has a header of 10,000,001 bytes, expected at most 10,000,000"):
+        read(tmp_path / "long", (MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{" + bytes(MAX_HEADER_BYTES))
+
+
+def test_the_largest_header_is_read_in_seconds(tmp_path: Path) -> None:
+    """The worst that the limit lets through: millions of small lists."""
+    junk = "[" + "[]," * ((MAX_HEADER_BYTES - 40) // 3) + "[]]"
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match="describes 'x' without"):
+        read(tmp_path / "junk", as_file(f'{{"x": {junk}}}', 0))
+    assert time.perf_counter() - began < 5
+
+
+def test_too_many_tensors_are_refused(tmp_path: Path) -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    content = {f"t{number}": empty for number in range(header.MAX_TENSORS)}
+    assert len(read(tmp_path / "many", as_file(content, 0)).tensors) == header.MAX_TENSORS
+    with pytest.raises(CheckpointError, match="has 20,001 tensors, expected at most 20,000"):
+        read(tmp_path / "more", as_file(content | {"one more": empty}, 0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"x\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}},
+        {"__metadata__": {"made\udcff by": "us"}},
+        {"__metadata__": {"made by": "\ud800"}},
+    ],
+)
+def test_halves_of_characters_are_no_text(tmp_path: Path, content: Content) -> None:
+    """JSON can spell them, and printing them was an error."""
+    with pytest.raises(CheckpointError, match="not JSON"):
+        read(tmp_path / "halves", as_file(content, 0))

@@ -73,3 +73,27 @@ def test_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SIGE_CACHE", str(tmp_path))
     found = doctest.testmod(inspect, extraglobs={"tiny_weights": tiny_weights})
     assert found.attempted and not found.failed
+
+
+def write_header(path: Path, content: dict[str, object]) -> Path:
+    text = json.dumps(content).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    return path
+
+
+def test_names_that_steer_a_terminal_are_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    facts = {"\x1b[2Jtitle": "a\nb\x07" + "c" * 200}
+    path = write_header(tmp_path / "x.safetensors", {"__metadata__": facts, "lora_up\x1b]0;.": tensor})
+    assert main([str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\x07" not in out and "\\x1b[2Jtitle: a b\\x07ccc" in out
+    assert max(map(len, out.splitlines())) < 300
+
+
+def test_names_with_halves_of_characters_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    path = write_header(tmp_path / "x.safetensors", {"a\ud800": tensor})
+    for words in ([str(path)], [str(path), "--json"]):
+        assert main(words) == 2
+        assert capsys.readouterr().err.count("\n") == 1

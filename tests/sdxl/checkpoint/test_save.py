@@ -17,6 +17,7 @@ from sdxl.checkpoint.load import Parts, load
 from sdxl.checkpoint.save import PIPELINES, save_folder, save_single_file
 from sdxl.commands.export import main
 from sdxl.errors import CheckpointError, InputError
+from sige.errors import OutputError
 
 SAVED = ("sdxl-base", "sdxl-inpaint", "sdxl-refiner", "sd15")  # turbo goes both ways in the test of the command
 QUIET = {"progress": False, "tokenizers": False}
@@ -222,7 +223,7 @@ def test_promise_7_a_folder_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(diffusers.UNet2DConditionModel, "save_pretrained", fail)  # others are written by then
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="out: not written, the disk is full"):
         save_folder(parts, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

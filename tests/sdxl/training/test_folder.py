@@ -91,6 +91,18 @@ WRONG = {
     "no picture": ('{"file_name": "none.png", "text": "x"}', "line 2: .*none.png does not exist"),
     "above the folder": ('{"file_name": "../wide.png", "text": "x"}', "line 2: .* is outside the folder"),
     "elsewhere": ('{"file_name": "/etc/hostname", "text": "x"}', "line 2: .* is outside the folder"),
+    "a zero byte": ('{"file_name": "wide\\u0000.png", "text": "x"}', "line 2: .*does not exist"),
+    "half a character": ('{"file_name": "wide.png", "text": "a \\ud800"}', "line 2: is no JSON that can be read"),
+    "half a character in a name": ('{"file_name": "\\udcff.png", "text": "x"}', "line 2: is no JSON that can be"),
+    "a name of 5000 letters": ('{"file_name": "' + "a" * 5000 + '", "text": "x"}', "line 2: .*does not exist"),
+    "the folder itself": ('{"file_name": "", "text": "x"}', "line 2: .*does not exist"),
+    "a folder": ('{"file_name": "more", "text": "x"}', "line 2: .*does not exist"),
+    "nested": ("[" * 90_000, "line 2: is no JSON"),
+    "many digits": ('{"file_name": "wide.png", "text": ' + "9" * 5000 + "}", "line 2: is no JSON"),
+    "a line without end": (
+        '{"file_name": "wide.png", "text": "' + "a" * 200_000 + '"}',
+        "line 2: is longer than 100,000",
+    ),
     "text for a picture": ('{"file_name": "note.txt", "text": "x"}', "line 2: .*note.txt is no picture"),
     "small": (
         '{"file_name": "small.png", "text": "x"}',
@@ -139,3 +151,17 @@ def test_what_changes_the_pictures_changes_their_description(folder: Path) -> No
     assert FolderPictures(folder, 32, 32).describe() != before
     picture(64, 100, seed=1).save(folder / "wide.png")
     assert FolderPictures(folder, 64, 64).describe() != before
+
+
+def test_a_folder_for_metadata_is_refused(tmp_path: Path) -> None:
+    (tmp_path / METADATA).mkdir()
+    with pytest.raises(InputError, match="does not exist: expected a line for each picture"):
+        read_metadata(tmp_path)
+
+
+def test_captions_and_pictures_are_the_identity_and_times_are_not(folder: Path) -> None:
+    before = FolderPictures(folder, 64, 64).identity()
+    (folder / "wide.png").touch()
+    assert FolderPictures(folder, 64, 64).identity() == before
+    write(folder, {"file_name": "wide.png", "text": "another caption"})
+    assert FolderPictures(folder, 64, 64).identity() != before

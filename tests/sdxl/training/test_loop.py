@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdxl.errors import CheckpointError, InputError, SdxlError
-from sdxl.training.loop import LoopConfig, train
+from sdxl.training.loop import LoopConfig, check_resumes, train
 
 CONFIG = LoopConfig(steps=12, batch=8, rate=1e-2, warmup=3, save_every=4)
 
@@ -87,7 +87,7 @@ def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
 
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     train(Net(), batch_of, CONFIG, tmp_path)
-    with pytest.raises(CheckpointError, match=r"is of another run \(rate 0.01 -> 0.5\)"):
+    with pytest.raises(CheckpointError, match=r"is of another run \(loop.rate 0.01 -> 0.5\)"):
         train(Net(), batch_of, replace(CONFIG, rate=0.5), tmp_path)
     train(Net(), batch_of, replace(CONFIG, save_every=1), tmp_path)
     (tmp_path / "state.pt").write_bytes(b"junk")
@@ -101,7 +101,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(tmp_pat
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"accumulate": 0}, {"precision": "int8"}], ids=str)
+NONSENSE = [
+    {"steps": 0}, {"batch": 0}, {"accumulate": 0}, {"precision": "int8"}, {"steps": 10**400}, {"warmup": -1},
+    {"rate": float("nan")}, {"rate": float("inf")}, {"decay": 1.5}, {"clip": -1.0}, {"sample_every": -1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", NONSENSE, ids=lambda bad: next(iter(bad)))
 def test_numbers_that_make_no_sense_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(bad))}: got"):
         replace(CONFIG, **bad)  # type: ignore[arg-type]
@@ -110,3 +116,22 @@ def test_numbers_that_make_no_sense_are_refused(bad: dict[str, object]) -> None:
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a multiple of"):
         train(Net(), batch_of, replace(CONFIG, accumulate=3), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00\xff\x1b[2J", b"step,loss,rate\nx,y,z\n0,1", b'"' + b"a" * 200_000, b"step,loss,rate\n" + b"9" * 5000],
+)
+def test_a_damaged_table_of_losses_begins_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "loss.csv").write_bytes(content)
+    train(Net(), batch_of, replace(CONFIG, steps=2), tmp_path)
+    assert [row[0] for row in curve(tmp_path)] == ["step", "0", "1"]
+
+
+def test_the_identity_is_part_of_the_state(tmp_path: Path) -> None:
+    train(Net(), batch_of, CONFIG, tmp_path, identity={"seed": 0})
+    check_resumes(CONFIG, tmp_path, {"seed": 0})
+    with pytest.raises(CheckpointError, match=r"is of another run \(seed 0 -> 1\)"):
+        train(Net(), batch_of, CONFIG, tmp_path, identity={"seed": 1})
+    with pytest.raises(CheckpointError, match=r"is of another run \(seed 0 -> 1\)"):
+        check_resumes(CONFIG, tmp_path, {"seed": 1})

@@ -83,6 +83,19 @@ REFUSED = {
     "lora from nothing": (BASE + "learn: lora", "from nothing everything has to learn"),
     "no rank": (GROWN + "lora: {rank: 0}", "lora: got rank 0"),
     "a share": (BASE + "drop: 2", "drop: got 2.0"),
+    "a negative seed": (BASE + "seed: -1", "seed: got -1, expected a number from 0"),
+    "a seed of 400 digits": (BASE + "seed: " + "9" * 400, "seed: got 999"),
+    "a seed of 5000 digits": (BASE + "seed: " + "9" * 5000, "is no YAML"),
+    "a rate of 400 digits": (BASE.replace("batch: 2", "batch: 2, rate: " + "9" * 400), "rate: got inf"),
+    "a negative min-SNR": (BASE + "min_snr: -5", "min_snr: got -5.0"),
+    "a side without end": (BASE.replace("side: 64", "side: 800000000"), "expected a multiple of 8 up to 16384"),
+    "a zero byte": (BASE + "prompts: [a\0b]", "is no YAML"),
+    "an alias": (BASE + "prompts: &a [x]\nlora: *a", "has an alias"),
+    "a circle": (BASE + "prompts: ${prompts}", "make a circle"),
+    "nothing": (BASE + "seed: ${nothing}", "stands for nothing"),
+    "an environment variable": (BASE + "variant: ${oc.env:HOME}", "stands for nothing"),
+    "nested": (BASE + "prompts: " + "[" * 2000, "nested more than 30 deep"),
+    "large": (BASE + "# " + "x" * 200_000, "larger than 100,000 bytes"),
 }
 
 
@@ -101,6 +114,10 @@ OVERRIDES = {
     "=3": "'=3' sets nothing",
     "loop.steps=[1": "is no YAML",
     "data.folder=x": "expected one of the two",
+    "seed=-1": "seed: got -1",
+    "prompts=" + "[" * 5000: "is too long",
+    "seed=${oc.env:HOME}": "stands for nothing",
+    "a[0].b=1": "no setting",
 }
 
 
@@ -171,3 +188,16 @@ def test_the_documentation_has_every_key() -> None:
     known = {item.name for item in fields(Plan)} - set(parts)
     known |= {f"{name}.{item.name}" for name, kind in parts.items() for item in fields(kind)}
     assert named == known
+
+
+def test_a_reference_sees_what_the_command_line_says(tmp_path: Path) -> None:
+    text = BASE.replace("side: 64", "side: '${loop.batch}'")
+    path = write(tmp_path, text.replace("batch: 2", "batch: 64"))
+    assert load_plan(path).data.side == 64
+    assert load_plan(path, ["loop.batch=32"]).data.side == 32
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_bytes(b"\xff\xfe\x00stage")
+    with pytest.raises(InputError, match="is no YAML that can be read"):
+        load_plan(tmp_path / "plan.yaml")
