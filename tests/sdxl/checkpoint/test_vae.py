@@ -92,7 +92,7 @@ def test_a_file_that_is_no_vae_for_this_model_is_refused_in_one_line(
     [
         ("_class_name", "AutoencoderTiny", "is a AutoencoderTiny, expected an AutoencoderKL"),
         ("scaling_factor", 0.5, "is a VAE of scaling_factor 0.5, expected"),
-        ("latent_channels", "many", "no model can be built from it"),
+        ("latent_channels", "many", "no vae can be built from it"),
     ],
 )
 def test_a_folder_for_another_model_is_refused(

@@ -12,7 +12,7 @@ import torch
 from sdxl.commands.train import main
 from sdxl.errors import InputError
 from sdxl.training.loop import LoopConfig
-from sdxl.training.plan import Data, Lora, Plan, load_plan
+from sdxl.training.plan import Data, Distil, Lora, Plan, load_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
@@ -67,7 +67,7 @@ REFUSED = {
     "unknown key inside": (VAE.replace("scenes: 8", "scenes: 8, colour: red"), "data: no setting 'colour'"),
     "no mapping inside": (VAE.replace("{steps: 3, batch: 2}", "3"), "loop: got 3, expected a mapping"),
     "unknown stage": (VAE.replace("stage: vae", "stage: text"), "stage: got 'text'"),
-    "unknown kind": (GROWN + "kind: sdxl-refiner", "kind: got 'sdxl-refiner'"),
+    "unknown kind": (GROWN + "kind: sdxl-turbo", "kind: got 'sdxl-turbo'"),
     "nothing to learn on": (BASE.replace("vae:", "#"), "needs `start`, or `vae`"),
     "missing": (VAE.replace("out:", "#"), "the setting 'out' is missing"),
     "missing inside": (VAE.replace("steps: 3, ", ""), "loop: the setting 'steps' is missing"),
@@ -80,7 +80,7 @@ REFUSED = {
     "both": (BASE.replace("scenes: 8", "scenes: 8, folder: x"), "data.scenes=0 on the command line"),
     "wide scenes": (BASE.replace("side: 64", "side: 64, width: 128"), "scenes are square"),
     "a VAE of a folder": (VAE.replace("scenes: 8", "folder: x"), "learns from scenes only"),
-    "lora from nothing": (BASE + "learn: lora", "from nothing everything has to learn"),
+    "lora from nothing": (BASE + "learn: lora", "learn: got 'lora' without `start`, expected 'all'"),
     "no rank": (GROWN + "lora: {rank: 0}", "lora: got rank 0"),
     "a share": (BASE + "drop: 2", "drop: got 2.0"),
     "a negative seed": (BASE + "seed: -1", "seed: got -1, expected a number from 0"),
@@ -184,7 +184,7 @@ def test_the_documentation_has_every_key() -> None:
     tables = (ROOT / "docs" / "training.md").read_text().split("## Every key")[1].split("##")[0]
     first = [line.split("|")[1] for line in tables.splitlines() if line.startswith("|")]
     named = {key for cell in first for key in re.findall(r"`([a-z_.]+)`", cell)}
-    parts = {"data": Data, "loop": LoopConfig, "lora": Lora}
+    parts = {"data": Data, "loop": LoopConfig, "lora": Lora, "distil": Distil}
     known = {item.name for item in fields(Plan)} - set(parts)
     known |= {f"{name}.{item.name}" for name, kind in parts.items() for item in fields(kind)}
     assert named == known

@@ -183,10 +183,12 @@ def test_what_cannot_be_started_is_refused_in_one_line(
     assert line.splitlines()[-1].startswith("error: ") and why in line and "Traceback" not in line
 
 
-def test_a_refiner_is_refused(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = write(tmp_path, FOLDER, out=tmp_path / "out", start=tiny_weights("sdxl-refiner"), pictures=pictures)
-    assert main(plan) == 2
-    assert "holds sdxl-refiner weights" in capsys.readouterr().err
+def test_a_refiner_goes_on_learning_from_a_folder(tmp_path: Path, pictures: Path) -> None:
+    start = tiny_weights("sdxl-refiner")
+    assert main([*write(tmp_path, FOLDER, out=tmp_path / "out", start=start, pictures=pictures), "timesteps=300"]) == 0
+    before, after = load(start, progress=False), load(tmp_path / "out" / "model.safetensors", progress=False)
+    assert after.kind == "sdxl-refiner"
+    assert same(after.text_encoder_2, before.text_encoder_2) and not same(after.unet, before.unet)
 
 
 def test_two_processes_write_what_one_does(stages: Path) -> None:
