@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from sdxl.commands.inputs import load_inputs
 from sdxl.commands.requests import make_request
-from sdxl.commands.rules import flag
+from sdxl.commands.rules import TOME, flag, merging_of
 from sdxl.commands.sessions import edit_in_session, session_picture
 from sdxl.commands.settings import Settings
 from sdxl.commands.weights import choose_weights, place
@@ -18,6 +18,7 @@ from sdxl.pictures.images import size_of, size_text
 from sdxl.pictures.png import check_png_output, save_png
 from sdxl.pipelines.find import Weights
 from sige.dtypes import named_dtype
+from sige.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdxl.edits.request import Request
@@ -72,7 +73,7 @@ def _check_extras(settings: Settings) -> None:
 def _load(settings: Settings, weights: Weights, task: str) -> Any:
     from sdxl.pipelines import load
 
-    return load.load_weights(
+    pipe = load.load_weights(
         weights,
         task=task,
         config_path=settings.config_path,
@@ -82,6 +83,21 @@ def _load(settings: Settings, weights: Weights, task: str) -> Any:
         lora=settings.lora,
         textual_inversion=settings.textual_inversion,
     )
+    _merge_tokens(pipe, settings)
+    return pipe
+
+
+def _merge_tokens(pipe: Any, settings: Settings) -> None:
+    """Makes the pipeline's dense passes merge rows, where the settings say so."""
+    merging = merging_of(settings)
+    if merging is None:
+        return
+    from sige import tome
+
+    try:
+        tome.apply(pipe, **asdict(merging))
+    except ConfigError as error:
+        raise InputError(f"{TOME}{error}", TOME + str(error).partition(":")[0]) from error
 
 
 def _sized(request: Request, settings: Settings, pipe: Any) -> Request:
@@ -98,6 +114,8 @@ def _summary(result: Result, settings: Settings) -> str:
     taken = f"{steps[0]} steps" + "".join(f" and {count} of the refiner" for count in steps[1:])
     facts = f"{size_text(size_of(result.image))}, seed {settings.seed}, {taken} at scale {settings.scale:g}"
     facts += f" in {result.seconds:.1f} s ({sum(steps) / result.seconds:.2f} steps/s, VAE included)"
+    if settings.tome_ratio:
+        facts += f", tokens merged at ratio {settings.tome_ratio:g}"
     passes = result.passes["unet"]
     if passes.dense == passes.calls:
         return facts
