@@ -34,7 +34,8 @@ ISSUE_FLAGS = (
     "--config_path --weight_path --device --dtype --scheduler --original_size --target_size --crops_coords_top_left "
     "--negative_original_size --negative_target_size --negative_crops_coords_top_left --denoising_split --lora "
     "--textual_inversion --model --policy --preset --dense_steps --skipped_steps --half_steps --forecast "
-    "--dilation --from_png"
+    "--dilation --from_png --tome_ratio --tome_max_downsample --tome_sx --tome_sy --tome_use_rand --tome_merge_attn "
+    "--tome_merge_crossattn --tome_merge_mlp"
 ).split()
 
 
@@ -64,6 +65,8 @@ ISSUE_FLAGS = (
         (["--run_type", "sige", "--dense_steps", "0,"], {"dense_steps": (0,)}),
         (["--seed", "0"], {"seed": 0}),
         (["--device", "cuda:1", "--dtype", "bf16"], {"device": "cuda:1", "dtype": "bf16"}),
+        (["--tome_ratio", "0.5", "--tome-max-downsample", "2"], {"tome_ratio": 0.5, "tome_max_downsample": 2}),
+        (["--tome_ratio", "0.5", "--tome_use_rand", "no"], {"tome_use_rand": False, "tome_merge_mlp": None}),
         (["--weight_path", "w", "--config-path", "c"], {"weight_path": Path("w"), "config_path": Path("c")}),
     ],
 )
@@ -221,6 +224,20 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*SPARSE, "--policy", "lockstep", "--schedule", "even"], "--schedule has no effect with --policy lockstep"),
         ([*SPARSE, "--policy", "lockstep", "--forecast", "none"], "--forecast has no effect with --policy lockstep"),
         ([*SPARSE, "--dense_steps", "0,5", "--schedule", "even"], "--schedule has no effect beside a list"),
+        # token merging
+        ([*INPAINT, "--tome_ratio", "0.8"], r"--tome_ratio: got 0.8, expected a number from 0 to 0.75"),
+        ([*INPAINT, "--tome_ratio", "-1"], "--tome_ratio: got -1, expected a number from 0"),
+        ([*INPAINT, "--tome_ratio", "much"], "--tome_ratio: got 'much', expected a number"),
+        ([*INPAINT, "--tome_ratio", "0.5", "--tome_sx", "0"], "--tome_sx: got 0, expected a number from 1 to 64"),
+        ([*INPAINT, "--tome_ratio", "0.5", "--tome_max_downsample", "3"], "--tome_max_downsample: got 3, expected one"),
+        ([*INPAINT, "--tome_sy", "2"], "--tome_sy has no effect without --tome_ratio: name a ratio"),
+        ([*INPAINT, "--tome_use_rand", "False"], "--tome_use_rand has no effect without --tome_ratio"),
+        ([*INPAINT, "--tome_ratio", "0", "--tome_merge_mlp"], "--tome_merge_mlp has no effect at --tome_ratio 0"),
+        ([*INPAINT, "--tome_ratio", "0.5", "--tome_merge_attn", "no"], "--tome_merge_attn: off, as"),
+        (
+            [*INPAINT, "--model", "sdxl", "--tome_ratio", "0.5", "--tome_max_downsample", "1"],
+            "--tome_max_downsample: got 1, where --model sdxl has no attention: take 2 or 4",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
