@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,14 @@ def timed(model: str, side: int, options: argparse.Namespace) -> list[Row]:
     """Time and memory of a pass at each ratio."""
     subject = build(model, (side, side), device="cpu")
 
-    def merge(ratio: float) -> None:
-        tome.apply(subject.target, ratio, max_downsample=options.level)
+    def merging(ratio: float) -> Callable[[], object]:
+        return lambda: tome.apply(subject.target, ratio, max_downsample=options.level)
 
-    candidates = {str(ratio): Candidate(subject, lambda ratio=ratio: merge(ratio)) for ratio in RATIOS}  # type: ignore[misc]
+    candidates = {str(ratio): Candidate(subject, merging(ratio)) for ratio in RATIOS}
     times = interleaved(candidates, options.runs, torch.device("cpu"), warm_up=1)
     rows = []
     for ratio in RATIOS:
-        merge(ratio)
+        merging(ratio)()
         peak = peak_bytes(subject, torch.device("cpu"))
         time = times[str(ratio)]
         share = time.median / times["0.0"].median

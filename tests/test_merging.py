@@ -1,4 +1,4 @@
-"""Token merging by itself: the matching against a definition by brute force, the means, the destinations, the settings."""
+"""Token merging by itself: the matching against a brute-force definition, means, destinations, settings."""
 
 from __future__ import annotations
 

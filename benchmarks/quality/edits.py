@@ -99,7 +99,7 @@ def painted_edits(count: int = 50, side: int = 256) -> list[Edit]:
 
 
 def tuning_edits(count: int = 24, side: int = 256) -> list[Edit]:
-    """Edits to choose settings on, of neither set; by fours they ask for what fits the picture, and for what contradicts it."""
+    """Edits to choose settings on, of neither set; every second four ask for what contradicts the picture."""
     return [
         _make(_TUNING + k, (k + 0.5) / count, side, CONTRADICTS if k // 4 % 2 else _asks(k // 2)) for k in range(count)
     ]

@@ -20,7 +20,19 @@ from sdxl.errors import InputError
 from sige.policies.presets import PRESETS
 from sige.policies.schedule import GROWING
 
-__all__ = ["Crop", "Dense", "Merged", "OtherSeed", "Sparse", "Way", "catalogue", "default_way", "name_of", "policy_of", "select"]
+__all__ = [
+    "Crop",
+    "Dense",
+    "Merged",
+    "OtherSeed",
+    "Sparse",
+    "Way",
+    "catalogue",
+    "default_way",
+    "name_of",
+    "policy_of",
+    "select",
+]
 
 OneShot = sige.Temporal | sige.Lockstep  # policies of an edit without a session
 PLAIN = "plain"  # the preset that a name leaves out

@@ -91,8 +91,8 @@ class Block:
         assert self.matching is not None
         if rows.shape[1] != self.matching.positions:
             raise UnsupportedError(
-                f"tome: a layer got {rows.shape[1]} rows of {self.matching.positions}: switch off chunked feed-forward, "
-                "or merge_mlp"
+                f"tome: a layer got {rows.shape[1]} rows of {self.matching.positions}: switch off chunked "
+                "feed-forward, or merge_mlp"
             )
         if kwargs.get("attention_mask") is not None and kwargs.get("encoder_hidden_states") is None:
             raise UnsupportedError("attention_mask: merged rows have no mask over positions: leave one of the two out")

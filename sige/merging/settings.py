@@ -21,7 +21,7 @@ class Merging:
 
     >>> Merging(ratio=0.8)
     Traceback (most recent call last):
-    sige.errors.ConfigError: ratio: got 0.8, expected a number from 0 to 0.75: of 2 x 2 rows one is a destination and stays
+    sige.errors.ConfigError: ratio: got 0.8, expected a number from 0 to 0.75: of 2 x 2 rows one stays
     """
 
     ratio: float = 0.5  # of all rows; 0: none merge
@@ -44,10 +44,11 @@ class Merging:
         if not 0 <= self.ratio <= most:
             raise ConfigError(
                 f"ratio: got {self.ratio:g}, expected a number from 0 to {most:g}: of {self.sy} x {self.sx} rows one "
-                "is a destination and stays"
+                "stays"
             )
         if self.max_downsample is not None and self.max_downsample not in LEVELS:
-            raise ConfigError(f"max_downsample: got {self.max_downsample}, expected one of {', '.join(map(str, LEVELS))}")
+            known = ", ".join(map(str, LEVELS))
+            raise ConfigError(f"max_downsample: got {self.max_downsample}, expected one of {known}")
         if not (self.merge_attn or self.merge_crossattn or self.merge_mlp):
             raise ConfigError("merge_attn: off, as merge_crossattn and merge_mlp are: switch one on, or take ratio 0")
 

@@ -28,7 +28,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def _hooks(space: dict[str, Any]) -> list[object]:
-    """The numbers of a module's hooks, and whether its forward is replaced; empty where there is nothing of that kind."""
+    """The numbers of a module's hooks, and whether its forward is replaced; empty where nothing is."""
     if space["_forward_hooks"] or space["_forward_pre_hooks"] or "forward" in space:
         return [*space["_forward_hooks"], *space["_forward_pre_hooks"], "forward" in space]
     return []

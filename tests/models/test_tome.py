@@ -135,7 +135,9 @@ def owners(model: nn.Module) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "target", [lambda: nn.Linear(2, 2), vae, lambda: None, lambda: torch.compile(sd15())], ids=["linear", "vae", "", "c"]
+    "target",
+    [lambda: nn.Linear(2, 2), vae, lambda: None, lambda: torch.compile(sd15())],
+    ids=["linear", "vae", "None", "compiled"],
 )
 def test_what_has_no_unet_is_refused(target: Callable[[], Any]) -> None:
     for verb in (sige.tome.apply, sige.tome.remove):
