@@ -112,5 +112,5 @@ def _best(
 
 def _over_batch(index: Tensor, rows: int) -> Tensor:  # int64 [B, K] -> int64 [B * K]
     """Indices into the rows of one sample as indices into those of the whole batch."""
-    first = torch.arange(index.shape[0], device=index.device) * rows
+    first = torch.arange(0, index.shape[0] * rows, rows, device=index.device)
     return (index + first[:, None]).flatten()
