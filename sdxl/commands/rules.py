@@ -19,7 +19,7 @@ from sige.errors import ConfigError
 from sige.merging.settings import Merging
 from sige.sizes import parse_bytes
 
-__all__ = ["NAMES", "TOME", "check", "flag", "in_flags", "merging_of", "nearest", "unknown"]
+__all__ = ["NAMES", "check", "flag", "in_flags", "merging_of", "nearest", "unknown"]
 
 # Every module that these names come from can be imported without torch, so that a mistake is found in a moment.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -263,13 +263,10 @@ def _check_merging(settings: Fields) -> None:
             if name.startswith(TOME) and name != "tome_ratio" and value is not None:
                 _refuse(name, f" has no effect {why}, or leave it out")
     try:
-        merging = merging_of(settings)
+        merging_of(settings)
     except ConfigError as error:
         name, _, sentence = str(error).partition(":")
         _refuse(TOME + name, f":{sentence}")
-    has_finest = settings.model in ("auto", "sd15")  # SDXL has no attention there
-    if merging is not None and merging.max_downsample == 1 and not has_finest:
-        _refuse("tome_max_downsample", f": got 1, where --model {settings.model} has no attention: take 2 or 4")
 
 
 def _check_session(settings: Fields) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl.commands.inputs import load_inputs
 from sdxl.commands.requests import make_request
-from sdxl.commands.rules import TOME, flag, merging_of
+from sdxl.commands.rules import flag, merging_of
 from sdxl.commands.sessions import edit_in_session, session_picture
 from sdxl.commands.settings import Settings
 from sdxl.commands.weights import choose_weights, place
@@ -18,7 +18,6 @@ from sdxl.pictures.images import size_of, size_text
 from sdxl.pictures.png import check_png_output, save_png
 from sdxl.pipelines.find import Weights
 from sige.dtypes import named_dtype
-from sige.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdxl.edits.request import Request
@@ -45,6 +44,7 @@ def run(settings: Settings) -> str:
         save_png(request.image, output, settings.to_dict())
         return f"wrote {output}: the mask is empty, so this is the picture as it was"
     chosen = choose_weights(settings)
+    _check_level(settings, chosen.base)
     settings = place(chosen.settings)
     began = perf_counter()
     pipe = _load(settings, chosen.base, settings.task)
@@ -68,6 +68,16 @@ def _check_extras(settings: Settings) -> None:
         for file in getattr(settings, name):
             if not Path(file).exists():
                 raise InputError(f"{flag(name)}: {file} does not exist")
+
+
+def _check_level(settings: Settings, weights: Weights) -> None:
+    """Refuses to merge tokens at the finest level alone where the model has no attention there."""
+    if settings.tome_max_downsample == 1 and not weights.kind.startswith("sd15"):
+        raise InputError(
+            f"tome_max_downsample: got 1, but {weights.kind} has no attention at that level, so nothing would merge: "
+            "take 2 or 4, or leave it out",
+            "tome_max_downsample",
+        )
 
 
 def _load(settings: Settings, weights: Weights, task: str) -> Any:
@@ -94,10 +104,7 @@ def _merge_tokens(pipe: Any, settings: Settings) -> None:
         return
     from sige import tome
 
-    try:
-        tome.apply(pipe, **asdict(merging))
-    except ConfigError as error:
-        raise InputError(f"{TOME}{error}", TOME + str(error).partition(":")[0]) from error
+    tome.apply(pipe, **asdict(merging))
 
 
 def _sized(request: Request, settings: Settings, pipe: Any) -> Request:

@@ -234,10 +234,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*INPAINT, "--tome_use_rand", "False"], "--tome_use_rand has no effect without --tome_ratio"),
         ([*INPAINT, "--tome_ratio", "0", "--tome_merge_mlp"], "--tome_merge_mlp has no effect at --tome_ratio 0"),
         ([*INPAINT, "--tome_ratio", "0.5", "--tome_merge_attn", "no"], "--tome_merge_attn: off, as"),
-        (
-            [*INPAINT, "--model", "sdxl", "--tome_ratio", "0.5", "--tome_max_downsample", "1"],
-            "--tome_max_downsample: got 1, where --model sdxl has no attention: take 2 or 4",
-        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

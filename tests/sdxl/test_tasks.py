@@ -549,12 +549,12 @@ def test_merging_is_repeated_from_the_picture_and_ratio_0_is_the_plain_picture(
     assert run(*INPAINT, "--tome_ratio", "0") == plain
 
 
-def test_a_level_without_attention_is_refused_when_the_weights_say_so(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_level_without_attention_is_refused_before_weights_are_read(
+    project: Path, tmp_path: Path, no_weights: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*TOME, "--tome_max_downsample", "1", "--output_path", str(tmp_path / "out.png")]
     assert main([*INPAINT, *words]) == 2
-    message = "error: --tome_max_downsample: got 1, but this UNet has no attention above level 2"
+    message = "error: --tome_max_downsample: got 1, but sdxl-base has no attention at that level"
     assert capsys.readouterr().err.splitlines()[-1].startswith(message)
 
 
