@@ -31,7 +31,7 @@ from sige.profiling import Candidate, MacCount, Subject, build, count_macs, inte
 RATIOS = (0.0, 0.25, 0.5, 0.75)
 PASSES = {"sd15-512": ("sd15", 512), "sd15-1024": ("sd15", 1024), "sdxl-1024": ("sdxl-base", 1024)}
 QUALITY = "quality"
-LEVELS = (2, 4)  # of the embedded model that have attention
+FINEST = 2  # level of the embedded model that has attention
 
 
 @torch.no_grad()
@@ -84,24 +84,23 @@ def quality(options: argparse.Namespace) -> list[Row]:
     edits = SETS[options.set](options.edits, 256)
     weights = embedded_weights()
     bench = Bench(weights, edits, settings_of(weights, edits, steps=30, scale=4.0), options.cache)
+    level = FINEST if options.level is None else options.level
     rows = []
-    for level in LEVELS if options.level is None else (options.level,):
-        for ratio in RATIOS[1:]:
-            found = summarise(bench.measure(TokenMerging(ratio, level)))
-            assert found is not None
-            rows.append(
-                {
-                    "table": f"{QUALITY}, set {options.set}",
-                    "level": level,
-                    "ratio": ratio,
-                    "PSNR": found.psnr,
-                    "10th pct": found.psnr_low,
-                    "worst": found.psnr_worst,
-                    "MACs, of ratio 0": found.work,
-                    "time, of ratio 0": found.time,
-                }
-            )
-            print_table(rows[-1:])
+    for ratio in RATIOS[1:]:
+        found = summarise(bench.measure(TokenMerging(ratio, level)))
+        assert found is not None
+        rows.append(
+            {
+                "table": f"{QUALITY}, set {options.set}",
+                "level": level,
+                "ratio": ratio,
+                "PSNR": found.psnr,
+                "10th pct": found.psnr_low,
+                "worst": found.psnr_worst,
+                "MACs, of ratio 0": found.work,
+            }
+        )
+        print_table(rows[-1:])
     return rows
 
 
@@ -113,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = quality(options) if name == QUALITY else passes(name, options)
         print_table([{key: value for key, value in row.items() if key != "times"} for row in rows])
         key = name if name != QUALITY else f"{QUALITY}-{options.set}"
-        key += "" if options.level is None or name == QUALITY else f"-level-{options.level}"
+        key += "" if options.level is None else f"-level-{options.level}"
         tables[key] = {"measured": machine(), "runs": options.runs, "rows": rows}
         if options.json:  # after each table: one takes minutes
             write_json(options.json, {"tables": tables})
@@ -126,7 +125,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--tables", nargs="+", choices=[*PASSES, QUALITY], default=[*PASSES, QUALITY], metavar="NAME", help="which")
     add("--runs", type=int, default=5, help="counted passes per ratio, after one to warm up")
-    add("--level", type=int, help="the coarsest that merges (default: the finest with attention; quality: 2, then 4)")
+    add("--level", type=int, help="the coarsest that merges (default: the finest with attention)")
     add("--count", action="store_true", help="only count multiply-accumulates, on the meta device")
     add("--edits", type=int, default=50, help="of the table quality")
     add("--set", choices=list(SETS), default="A", help="which edits, as in benchmarks.quality")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ def fewer_keys(ratio: float) -> Iterator[None]:
 
     It matches anew in each pass. An engine that does this would match once for each recording, and keep fewer rows.
     """
-    own = attention.block_attention
+    attend: Callable[..., Tensor] = vars(attention)["block_attention"]
 
     def on_fewer(
         query: Tensor,  # [B, N, Hd, D]
@@ -49,16 +49,16 @@ def fewer_keys(ratio: float) -> Iterator[None]:
         read = index[index >= key.shape[1]].long() - key.shape[1]  # recorded rows
         count = min(int(len(read) * ratio), len(read) - -(-len(read) // CELL))
         if count <= 0:
-            return own(query, key, value, recorded_key, recorded_value, index)
+            return attend(query, key, value, recorded_key, recorded_value, index)
         keys, values = (rows.index_select(1, read) for rows in (recorded_key, recorded_value))
         chosen = destinations((1, len(read)), 1, CELL, np.random.default_rng(len(read)))
         matching = match(keys.flatten(2), chosen, count)
         keys, values = (matching.merge(rows.flatten(2)).view(len(rows), -1, *rows.shape[2:]) for rows in (keys, values))
         every = torch.arange(key.shape[1] + keys.shape[1], dtype=torch.int32, device=key.device)
-        return own(query, key, value, keys, values, every)
+        return attend(query, key, value, keys, values, every)
 
     vars(attention)["block_attention"] = on_fewer
     try:
         yield
     finally:
-        vars(attention)["block_attention"] = own
+        vars(attention)["block_attention"] = attend

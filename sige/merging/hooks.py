@@ -22,7 +22,8 @@ from sige.sizes import Size
 
 __all__ = ["Block", "Clock", "Level", "block_around", "is_merging"]
 
-Args, Kwargs = tuple[Any, ...], dict[str, Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 ROWS = "hidden_states"  # diffusers' name for the argument
 
 
