@@ -18,8 +18,10 @@ from sige.merging.hooks import Block
 from sige.merging.matching import match
 from sige.models.levels import transformers_of
 from sige.profiling import build, count_macs
+from tests.models.call import Call
 from tests.models.job import Job
 from tests.models.state import fresh, hooks
+from tests.models.test_lora import LINEAR, add_lora
 from tests.models.test_properties import RELATIVE_ERROR, relative_error
 from tests.models.tiny import UNETS, Case, make_case, sd15, sdxl_base, vae
 
@@ -230,6 +232,27 @@ def test_the_same_seed_gives_the_same_picture_and_the_pipelines_generator_is_lef
         sige.tome.remove(job.pipe)
         job.pipe(**options, **job.options, generator=before)
     assert torch.equal(generator.get_state(), before.get_state())
+
+
+def test_sliced_attention_merges_alike() -> None:
+    made = fresh("sd15")
+    merged(made)
+    x = made.input(1, 2)
+    whole = made.call(x)
+    made.model.set_attention_slice("max")
+    assert relative_error(made.call(x), whole) <= RELATIVE_ERROR
+
+
+def test_a_lora_and_merging_go_together() -> None:
+    call = Call(sd15())
+    sige.tome.apply(call.unet)
+    merged_alone = call(call.x)
+    add_lora(call.unet, LINEAR)
+    adapted = call(call.x)
+    call.unet.disable_lora()
+    assert torch.equal(call(call.x), merged_alone) and not torch.equal(adapted, merged_alone)
+    sige.tome.remove(call.unet)
+    assert not torch.equal(call(call.x), merged_alone)
 
 
 # ---- with the engine -------------------------------------------------------------------------------------------------
