@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for readers and type checkers; at run time `__getattr__` imports what is asked for
-    from sige import ops
+    from sige import ops, tome
     from sige.errors import (
         ConfigError,
         GeometryError,
@@ -71,12 +71,13 @@ __all__ = [  # noqa: F822
     "handle_of",
     "ops",
     "row_map",
+    "tome",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ops":
-        return importlib.import_module("sige.ops")
+    if name in ("ops", "tome"):
+        return importlib.import_module(f"sige.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'sige' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

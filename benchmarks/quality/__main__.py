@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set",
         choices=list(SETS),
         default="A",
-        help="A; B, on which no default was chosen; sdedit: pictures painted over",
+        help="A; B, on which no default was chosen; sdedit: pictures painted over; tuning: to choose settings on",
     )
     add("--side", type=_count, default=256, help="of the pictures, in pixels: a multiple of 8")
     add("--steps", type=_count, default=30, help="of an edit")

@@ -44,6 +44,7 @@ _SHARES = ((0.0, 0.28, 0.56, 1.0), (0.02, 0.07, 0.13, 0.40))
 _PLACE_X = (0.2, 0.5, 0.8)  # where a scene's places are
 _SECOND = 600  # number of the first edit of set B
 _PAINTED = 1200  # number of the first SDEdit
+_TUNING = 1800  # number of the first tuning edit
 _STROKE = 16  # pixels that a rough stroke is wide
 _LATER = 5  # seed of a session's later masks and prompts
 _SEED, _OTHERS = 9, 10_000  # seed of masks and prompts; the first held-out scene that prompts ask for
@@ -97,7 +98,19 @@ def painted_edits(count: int = 50, side: int = 256) -> list[Edit]:
     return [_make(_PAINTED + k, (k + 0.5) / count, side, _asks(k), painted=True) for k in range(count)]
 
 
-SETS: dict[str, Callable[[int, int], list[Edit]]] = {"A": held_out_edits, "B": second_edits, "sdedit": painted_edits}
+def tuning_edits(count: int = 24, side: int = 256) -> list[Edit]:
+    """Edits to choose settings on, of neither set; every second four ask for what contradicts the picture."""
+    return [
+        _make(_TUNING + k, (k + 0.5) / count, side, CONTRADICTS if k // 4 % 2 else _asks(k // 2)) for k in range(count)
+    ]
+
+
+SETS: dict[str, Callable[[int, int], list[Edit]]] = {
+    "A": held_out_edits,
+    "B": second_edits,
+    "sdedit": painted_edits,
+    "tuning": tuning_edits,
+}
 
 
 def _asks(number: int) -> str:

@@ -5,6 +5,7 @@ outputs 9 rising      9 steps dense; between them the model's output is a foreca
 dense, skips of fast  the skipped steps of a preset, all others dense
 depth cached 3        every third step dense; the others keep the deepest level's output of the last one (DeepCache's
                       rule; it keeps more levels in its fastest settings)
+tome 0.5 level 2      every pass dense, half of the tokens merged around self-attention at the levels down to 2 (ToMe)
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 
 import sige
 from benchmarks.quality.edits import Edit
+from benchmarks.quality.merging import merged
 from benchmarks.quality.painting import paint
 from sdxl.edits.result import Result
 from sdxl.edits.sampling import Sampling
 from sige.policies.plan import NONE, Plan, Step
 from sige.policies.schedule import forecast_terms
 
-__all__ = ["DenseSkips", "DepthCached", "FewerSteps", "OutputForecast", "rivals"]
+__all__ = ["DenseSkips", "DepthCached", "FewerSteps", "OutputForecast", "TokenMerging", "rivals"]
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,31 @@ class DepthCached:
         return paint(pipe, edit, sampling=sampling, policy=_DepthCached(dense_steps=steps))
 
 
+@dataclass(frozen=True)
+class TokenMerging:
+    """Token merging in a run that is dense otherwise."""
+
+    ratio: float
+    level: int  # the coarsest that merges
+
+    @property
+    def name(self) -> str:
+        return f"tome {self.ratio:g} level {self.level}"
+
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        with merged(pipe, self.ratio, self.level):
+            return paint(pipe, edit, sampling=sampling)
+
+
 FORECASTS = ("none", "linear", "rising", "quadratic")
 
 
-def rivals() -> list[FewerSteps | OutputForecast | DenseSkips | DepthCached]:
+def rivals() -> list[FewerSteps | OutputForecast | DenseSkips | DepthCached | TokenMerging]:
     """Every row of a rival without sparsity."""
     return [
         *(FewerSteps(steps) for steps in (20, 15, 10)),
         *(OutputForecast(dense, forecast) for dense in (6, 7, 9, 11, 13, 15) for forecast in FORECASTS),
         *(DenseSkips(preset) for preset in ("balanced", "fast")),
         *(DepthCached(interval) for interval in (2, 3, 5)),
+        *(TokenMerging(0.5, level) for level in (2, 4)),
     ]

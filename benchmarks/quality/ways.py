@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import sige
 from benchmarks.quality.crop import crop_and_stitch
 from benchmarks.quality.edits import Edit
+from benchmarks.quality.merging import fewer_keys, merged
 from benchmarks.quality.painting import paint
 from benchmarks.quality.rivals import rivals
 from sdxl.edits.result import Result
@@ -19,7 +20,19 @@ from sdxl.errors import InputError
 from sige.policies.presets import PRESETS
 from sige.policies.schedule import GROWING
 
-__all__ = ["Crop", "Dense", "OtherSeed", "Sparse", "Way", "catalogue", "default_way", "name_of", "policy_of", "select"]
+__all__ = [
+    "Crop",
+    "Dense",
+    "Merged",
+    "OtherSeed",
+    "Sparse",
+    "Way",
+    "catalogue",
+    "default_way",
+    "name_of",
+    "policy_of",
+    "select",
+]
 
 OneShot = sige.Temporal | sige.Lockstep  # policies of an edit without a session
 PLAIN = "plain"  # the preset that a name leaves out
@@ -35,6 +48,7 @@ _NAME = re.compile(
     r"(?: (?P<preset>quality|balanced|fastest|fast))?(?: skip (?P<skip>[\d,]+))?(?: half (?P<half>[\d,]+))?"
     r"(?: outer (?P<outer>[\d,]+))?"
 )
+_MERGED = re.compile(r"(?P<way>.+), (?:tome (?P<ratio>[\d.]+) level (?P<level>\d)|keys (?P<keys>[\d.]+))")
 
 
 class Way(Protocol):
@@ -92,6 +106,25 @@ class Sparse:
 
     def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
         return paint(pipe, edit, sampling=sampling, policy=self.policy)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A sparse way with token merging: in its dense passes, or in the recorded keys that its packed passes read."""
+
+    way: Way
+    ratio: float
+    level: int | None  # the coarsest that merges in dense passes; None: recorded keys merge
+
+    @property
+    def name(self) -> str:
+        where = "keys" if self.level is None else "tome"
+        level = "" if self.level is None else f" level {self.level}"
+        return f"{self.way.name}, {where} {self.ratio:g}{level}"
+
+    def paint(self, pipe: Any, edit: Edit, sampling: Sampling) -> Result:
+        with fewer_keys(self.ratio) if self.level is None else merged(pipe, self.ratio, self.level):
+            return self.way.paint(pipe, edit, sampling)
 
 
 def name_of(policy: OneShot) -> str:
@@ -193,6 +226,9 @@ def select(patterns: Sequence[str], steps: int) -> list[Way]:
 
 
 def _named(name: str, steps: int) -> Way:
+    if found := _MERGED.fullmatch(name):
+        level = None if found["level"] is None else int(found["level"])
+        return Merged(_named(found["way"], steps), float(found["ratio"] or found["keys"]), level)
     policy = policy_of(name)
     if policy is None:
         known = ", ".join(repr(way.name) for way in catalogue(steps))

@@ -71,6 +71,15 @@ class Fields:
     forecast: str | None = None
     dilation: int | None = None
 
+    tome_ratio: float | None = None
+    tome_max_downsample: int | None = None
+    tome_sx: int | None = None
+    tome_sy: int | None = None
+    tome_use_rand: bool | None = None
+    tome_merge_attn: bool | None = None
+    tome_merge_crossattn: bool | None = None
+    tome_merge_mlp: bool | None = None
+
     session: Path | None = None
     undo: bool = False
     budget: str | None = None

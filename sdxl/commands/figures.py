@@ -26,6 +26,8 @@ def summary(result: Result, settings: Settings) -> str:
         facts += f", the part painted at {size_text(result.region.image_size)}"
     facts += f", seed {settings.seed}, {taken} at scale {settings.scale:g}"
     facts += f" in {result.seconds:.1f} s ({sum(steps) / result.seconds:.2f} steps/s, VAE included)"
+    if settings.tome_ratio:
+        facts += f", tokens merged at ratio {settings.tome_ratio:g}"
     passes = result.passes["unet"]
     if passes.dense == passes.calls:
         return facts

@@ -106,6 +106,7 @@ def _parser() -> _Parser:
         _add_prompts,
         _add_sampling,
         _add_sparse,
+        _add_merging,
         _add_session,
         _add_weights,
         _add_sizes,
@@ -269,6 +270,19 @@ def _add_sparse(parser: _Parser) -> None:
     add("--schedule", help="the gaps between dense steps: growing (default), even")
     add("--forecast", help="of what the steps between read: none, linear, quadratic, rising (default)")
     add("--dilation", **WHOLE, help="positions to widen the edit by (default: 0; lockstep and profiles 1)")
+
+
+def _add_merging(parser: _Parser) -> None:
+    text = "in dense passes rows that are alike become one: less work around attention, another picture"
+    add = parser.add_argument_group("token merging (ToMe)", text).add_argument
+    add("--tome_ratio", **NUMBER, help="share of the rows that merge, 0 to 0.75; 0.5 is usual (default: no merging)")
+    add("--tome_max_downsample", **WHOLE, help="coarsest level that merges: 1, 2, 4, 8 (default: the finest possible)")
+    add("--tome_sx", **WHOLE, help="columns of a cell, of whose rows one stays (default: 2)")
+    add("--tome_sy", **WHOLE, help="rows of a cell (default: 2)")
+    add("--tome_use_rand", **_switch("any row of a cell may stay, else the first (default: True)"))
+    add("--tome_merge_attn", **_switch("merge around self-attention (default: True)"))
+    add("--tome_merge_crossattn", **_switch("merge around attention to the prompt (default: False)"))
+    add("--tome_merge_mlp", **_switch("merge around feed-forward layers (default: False)"))
 
 
 def _add_session(parser: _Parser) -> None:

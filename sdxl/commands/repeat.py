@@ -62,6 +62,14 @@ HARMLESS = (  # they decide what is painted, and name nothing but pictures to re
     "control_scale",
     "dtype",
     "attention",
+    "tome_ratio",
+    "tome_max_downsample",
+    "tome_sx",
+    "tome_sy",
+    "tome_use_rand",
+    "tome_merge_attn",
+    "tome_merge_crossattn",
+    "tome_merge_mlp",
 )
 PATHS = (
     "config_path",

@@ -18,9 +18,10 @@ from sdxl.pipelines.schedulers import SCHEDULERS, default_scheduler
 from sige import policies
 from sige.dtypes import DTYPE_NAMES
 from sige.errors import ConfigError
+from sige.merging.settings import Merging
 from sige.sizes import parse_bytes
 
-__all__ = ["NAMES", "check", "flag", "in_flags", "nearest", "unknown"]
+__all__ = ["NAMES", "check", "flag", "in_flags", "merging_of", "nearest", "unknown"]
 
 # Every module that these names come from can be imported without torch, so that a mistake is found in a moment.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -67,6 +68,7 @@ NEEDED = {
 TEMPORAL = ("preset", "dense_steps", "skipped_steps", "half_steps", "outer_steps", "schedule", "forecast")
 POLICY = ("policy", *TEMPORAL, "dilation")
 SESSION = ("undo", "budget")
+TOME = "tome_"  # what the settings of token merging begin with
 PROFILE = ("macs_only", "runs")
 SECOND_ENCODER = ("prompt_2", "negative_prompt_2")
 SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
@@ -114,7 +116,16 @@ def check(settings: Fields) -> None:
     _check_weights(settings)
     _check_sampling(settings)
     _check_policy(settings)
+    _check_merging(settings)
     _check_session(settings)
+
+
+def merging_of(settings: Fields) -> Merging | None:
+    """The token merging that the settings ask for; what they leave out is its default, at the finest level possible."""
+    given = {name.removeprefix(TOME): value for name, value in vars(settings).items() if name.startswith(TOME)}
+    if settings.tome_ratio is None:
+        return None
+    return Merging(**{"max_downsample": None} | {name: value for name, value in given.items() if value is not None})
 
 
 def _refuse(name: str, sentence: str) -> NoReturn:
@@ -253,6 +264,19 @@ def _check_policy(settings: Fields) -> None:
         if steps and (list(steps) != sorted(set(steps)) or steps[-1] >= settings.steps):
             listed = ",".join(map(str, steps))
             _refuse(field, f": got {listed}, expected steps in order, below --ddim_steps, {settings.steps}")
+
+
+def _check_merging(settings: Fields) -> None:
+    if not settings.tome_ratio:
+        why = "without --tome_ratio: name a ratio, such as 0.5" if settings.tome_ratio is None else "at --tome_ratio 0"
+        for name, value in vars(settings).items():
+            if name.startswith(TOME) and name != "tome_ratio" and value is not None:
+                _refuse(name, f" has no effect {why}, or leave it out")
+    try:
+        merging_of(settings)
+    except ConfigError as error:
+        name, _, sentence = str(error).partition(":")
+        _refuse(TOME + name, f":{sentence}")
 
 
 def _check_session(settings: Fields) -> None:

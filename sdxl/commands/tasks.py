@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdxl.commands.figures import figures, summary, write_figures
 from sdxl.commands.inputs import load_inputs
 from sdxl.commands.requests import make_request
-from sdxl.commands.rules import flag
+from sdxl.commands.rules import flag, merging_of
 from sdxl.commands.sessions import edit_in_session, session_picture
 from sdxl.commands.settings import Settings
 from sdxl.commands.weights import choose_weights, place
@@ -48,6 +48,7 @@ def run(settings: Settings) -> Iterator[str]:
         yield from _copies(request, settings, outputs)
         return
     chosen = choose_weights(settings)
+    _check_level(settings, chosen.base)
     settings = place(chosen.settings)
     began = perf_counter()
     pipe = _load(settings, chosen.base, settings.task, **_added(settings))
@@ -112,10 +113,20 @@ def _added(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in ("lora", "textual_inversion", "controlnet")}
 
 
+def _check_level(settings: Settings, weights: Weights) -> None:
+    """Refuses to merge tokens at the finest level alone where the model has no attention there."""
+    if settings.tome_max_downsample == 1 and not weights.kind.startswith("sd15"):
+        raise InputError(
+            f"tome_max_downsample: got 1, but {weights.kind} has no attention at that level, so nothing would merge: "
+            "take 2 or 4, or leave it out",
+            "tome_max_downsample",
+        )
+
+
 def _load(settings: Settings, weights: Weights, task: str, **added: Any) -> Any:
     from sdxl.pipelines import load
 
-    return load.load_weights(
+    pipe = load.load_weights(
         weights,
         task=task,
         config_path=settings.config_path,
@@ -127,6 +138,18 @@ def _load(settings: Settings, weights: Weights, task: str, **added: Any) -> Any:
         offload=settings.offload,
         **added,
     )
+    _merge_tokens(pipe, settings)
+    return pipe
+
+
+def _merge_tokens(pipe: Any, settings: Settings) -> None:
+    """Makes the pipeline's dense passes merge rows, where the settings say so."""
+    merging = merging_of(settings)
+    if merging is None:
+        return
+    from sige import tome
+
+    tome.apply(pipe, **asdict(merging))
 
 
 def _sized(request: Request, settings: Settings, pipe: Any) -> Request:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import sige
 from sdxl.edits.sparse import PassesByComponent
+from sige import tome
 from sige.profiling import count_macs
 from sige.recordings import Blend
 from sige.sizes import Size
@@ -38,12 +39,14 @@ class PipelineShape:
     vae: tuple[type, str]
     pooled: int
     tokens: int = TOKENS  # that the UNet reads of each prompt
+    merging: tome.Merging | None = None  # of tokens, in the UNet's dense passes
 
     @classmethod
     def of(cls, pipe: Any, tokens: int = TOKENS) -> PipelineShape:
         """The shapes of a pipeline's models."""
         second = getattr(pipe, "text_encoder_2", None)
-        return cls(_shape(pipe.unet), _shape(pipe.vae), 0 if second is None else second.config.projection_dim, tokens)
+        pooled = 0 if second is None else second.config.projection_dim
+        return cls(_shape(pipe.unet), _shape(pipe.vae), pooled, tokens, tome.applied(pipe.unet))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +81,10 @@ class EditWork:
 
     @cached_property
     def dense_macs(self) -> int:
-        """Multiply-accumulates of the same edit with dense passes alone."""
+        """Multiply-accumulates of the same edit with dense passes alone, in which no tokens merge."""
         total = 0
         for name, passes in self.dense_passes.items():
-            counts, part = self._counts(name)
+            counts, part = self._counts(name, plain=True)
             total += passes * counts.dense(part, self.dense_size or self.size)
         return total
 
@@ -90,13 +93,15 @@ class EditWork:
         """The edit's multiply-accumulates as a share of the dense edit's; 0 where nothing ran."""
         return self.macs / self.dense_macs if self.dense_macs else 0.0
 
-    def _counts(self, name: str) -> tuple[_Counts, str]:
+    def _counts(self, name: str, plain: bool = False) -> tuple[_Counts, str]:
         """The counts of the pipeline that a component belongs to, and the component's name without the prefix."""
         prefix = next((prefix for prefix in self.shapes if prefix and name.startswith(prefix)), "")
-        return _counts_of(self.shapes[prefix], self.is_guided), name.removeprefix(prefix)
+        shape = self.shapes[prefix]
+        shape = replace(shape, merging=None) if plain else shape
+        return _counts_of(shape, self.is_guided), name.removeprefix(prefix)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _counts_of(shape: PipelineShape, guided: bool) -> _Counts:
     return _Counts(shape, 2 if guided else 1)
 
@@ -107,6 +112,8 @@ class _Counts:
     def __init__(self, shape: PipelineShape, batch: int) -> None:
         self._pooled, self._batch, self._tokens = shape.pooled, batch, shape.tokens
         self._unet, self._vae = _built(*shape.unet), _built(*shape.vae)
+        if shape.merging is not None:
+            tome.apply(self._unet, **asdict(shape.merging))
         self._cell = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels a latent
         self._dense: dict[tuple[str, Size], int] = {}
         self._packed: dict[tuple[str, Size, str], int] = {}

@@ -21,6 +21,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from sige.geometry import Geometry
+from sige.merging.hooks import block_around
 from sige.models.walker import Walker
 from sige.packed.attention import CrossAttention, Projections, SelfAttention
 from sige.packed.conv import PackedConv
@@ -82,9 +83,11 @@ def transformer_block(walker: Walker, block: Any) -> TransformerBlock:
     walker.require(block, plain, "expected layer norms, self-attention, then cross-attention to the prompt")
     walker.require(block, not hasattr(block, "fuser"), "GLIGEN cannot run packed: use a model without it")
     norms = tuple(walker.claim(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2, block.norm3))
+    merging = block_around(block.attn1)
+    restore = None if merging is None else merging.restored
     return TransformerBlock(
         norms,
-        SelfAttention(walker.path(block.attn1), projections(walker, block.attn1)),
+        SelfAttention(walker.path(block.attn1), projections(walker, block.attn1), restore),
         CrossAttention(projections(walker, block.attn2)),
         feed_forward(walker, block.ff),
     )

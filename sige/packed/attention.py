@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +44,21 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, N, Hd, D],
 
 
 class SelfAttention:
-    """Active queries over all positions; keys and values of the inactive ones were recorded under `key`."""
+    """Active queries over all positions; keys and values of the inactive ones were recorded under `key`.
 
-    def __init__(self, key: str, layers: Projections) -> None:
+    Where dense passes merge rows, `restore` makes recorded keys and values of all positions from the merged ones.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        layers: Projections,
+        restore: Callable[[Tensor], Tensor] | None = None,  # [B, merged, C] -> [B, H * W, C]
+    ) -> None:
         self.key_name, self.value_name = f"{key}.key", f"{key}.value"
         self.layers = layers
-        self.probes = [Probe(self.key_name, layers.key, "output"), Probe(self.value_name, layers.value, "output")]
+        recorded = ((self.key_name, layers.key), (self.value_name, layers.value))
+        self.probes = [Probe(name, layer, "output", restore=restore) for name, layer in recorded]
 
     def __call__(
         self,

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sige.merging.hooks import is_merging
+
 __all__ = ["State", "Watch", "is_hooked", "weights"]
 
 State = list[object]
@@ -15,8 +17,21 @@ _ADAPTER_SETTINGS = ("scaling", "_active_adapter", "_disable_adapters", "merged_
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Says whether the module has a hook or a replaced forward, so that a call does more than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+    """Says whether the module has a hook or a replaced forward, so that a call does more than its class says.
+
+    The hooks that merge rows do not count: they are for dense passes, and a packed pass leaves them out on purpose.
+    """
+    if "forward" in module.__dict__:
+        return True
+    hooks = module._forward_hooks, module._forward_pre_hooks
+    return any(not is_merging(hook) for some in hooks for hook in some.values())
+
+
+def _hooks(space: dict[str, Any]) -> list[object]:
+    """The numbers of a module's hooks, and whether its forward is replaced; empty where nothing is."""
+    if space["_forward_hooks"] or space["_forward_pre_hooks"] or "forward" in space:
+        return [*space["_forward_hooks"], *space["_forward_pre_hooks"], "forward" in space]
+    return []
 
 
 def weights(modules: Iterable[nn.Module]) -> State:
@@ -56,15 +71,15 @@ class Watch:
         self._adapters = [m for m in modules if "merged_adapters" in m.__dict__]
         self._weights = self._read_weights()
 
-    def _does(self, module: nn.Module) -> tuple[bool, bool, bool]:
-        """Training mode, hooks and compilation. The root's replaced forward does not count as a hook: it is ours."""
-        hooked = is_hooked(module) and module.__dict__ is not self._root
-        return module.training, hooked, module._compiled_call_impl is not None
+    def _does(self, module: nn.Module) -> tuple[bool, list[object], bool]:
+        """Training mode, hooks and compilation. The root's hooks and replaced forward are left out: that is ours."""
+        hooks = [] if module.__dict__ is self._root else _hooks(module.__dict__)
+        return module.training, hooks, module._compiled_call_impl is not None
 
     def has_other_parts(self) -> bool:
         """Says whether modules, processors, hooks or modes have changed, so that the model must be walked again."""
         root = self._root
-        for space, parts, processor, (training, hooked, compiled) in self._seen:
+        for space, parts, processor, (training, hooks, compiled) in self._seen:
             if (
                 space["_modules"] != parts
                 or space["training"] is not training
@@ -72,10 +87,8 @@ class Watch:
                 or (space.get("_compiled_call_impl") is not None) is not compiled
             ):
                 return True
-            if space is not root:
-                now = space["_forward_hooks"] or space["_forward_pre_hooks"] or "forward" in space
-                if bool(now) is not hooked:
-                    return True
+            if space is not root and _hooks(space) != hooks:
+                return True
         return False
 
     def has_other_weights(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ class Probe:
     module: nn.Module
     of: Literal["input", "output"]
     groups: int = 0
+    restore: Callable[[Tensor], Tensor] | None = None  # makes a row for every position, where rows were merged
 
     def attach(self, part: ComponentRecording) -> RemovableHandle:
         """Hooks the module, so that its next call fills `part`; the caller removes the hook."""
@@ -39,6 +41,8 @@ class Probe:
         part: ComponentRecording,
     ) -> None:
         rows = _as_rows(value.detach())
+        if self.restore is not None:
+            rows = self.restore(rows)
         part.rows[self.key] = rows
         if self.groups:
             part.stats[self.key] = group_stats(rows, self.groups)

@@ -115,6 +115,7 @@ def sparse(job: Job, change: Callable[[Any], object] | None, policy: Temporal) -
     [
         pytest.param(lambda pipe: add_lora(pipe.unet, LINEAR), id="a LoRA is added"),
         pytest.param(lambda pipe: [p.detach().mul_(1.1) for p in pipe.unet.mid_block.parameters()], id="weights"),
+        pytest.param(lambda pipe: sige.tome.apply(pipe, max_downsample=2), id="tokens begin to merge"),
     ],
 )
 def test_a_change_between_two_steps_makes_the_next_one_dense(change: Callable[[Any], object]) -> None:

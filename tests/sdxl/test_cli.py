@@ -39,6 +39,8 @@ ISSUE_FLAGS = (
     "--dilation --from_png --trust_png "
     "--clip_skip --grow --mask_blur --only_masked --n --vae --controlnet --control_image "
     "--control_scale --attention --offload"
+    " --tome_ratio --tome_max_downsample --tome_sx --tome_sy --tome_use_rand --tome_merge_attn "
+    "--tome_merge_crossattn --tome_merge_mlp"
 ).split()
 
 
@@ -78,6 +80,8 @@ ISSUE_FLAGS = (
         (["--offload", "none", "--device", "cpu"], {"offload": "none"}),
         ([*CONTROL, "--control_scale", "0.5"], {"controlnet": Path("c"), "control_scale": 0.5}),
         (["--device", "cuda:1", "--dtype", "bf16"], {"device": "cuda:1", "dtype": "bf16"}),
+        (["--tome_ratio", "0.5", "--tome-max-downsample", "2"], {"tome_ratio": 0.5, "tome_max_downsample": 2}),
+        (["--tome_ratio", "0.5", "--tome_use_rand", "no"], {"tome_use_rand": False, "tome_merge_mlp": None}),
         (["--weight_path", "w", "--config-path", "c"], {"weight_path": Path("w"), "config_path": Path("c")}),
     ],
 )
@@ -269,6 +273,16 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         ([*SPARSE, "--policy", "lockstep", "--schedule", "even"], "--schedule has no effect with --policy lockstep"),
         ([*SPARSE, "--policy", "lockstep", "--forecast", "none"], "--forecast has no effect with --policy lockstep"),
         ([*SPARSE, "--dense_steps", "0,5", "--schedule", "even"], "--schedule has no effect beside a list"),
+        # token merging
+        ([*INPAINT, "--tome_ratio", "0.8"], r"--tome_ratio: got 0.8, expected a number from 0 to 0.75"),
+        ([*INPAINT, "--tome_ratio", "-1"], "--tome_ratio: got -1, expected a number from 0"),
+        ([*INPAINT, "--tome_ratio", "much"], "--tome_ratio: got 'much', expected a number"),
+        ([*INPAINT, "--tome_ratio", "0.5", "--tome_sx", "0"], "--tome_sx: got 0, expected a number from 1 to 64"),
+        ([*INPAINT, "--tome_ratio", "0.5", "--tome_max_downsample", "3"], "--tome_max_downsample: got 3, expected one"),
+        ([*INPAINT, "--tome_sy", "2"], "--tome_sy has no effect without --tome_ratio: name a ratio"),
+        ([*INPAINT, "--tome_use_rand", "False"], "--tome_use_rand has no effect without --tome_ratio"),
+        ([*INPAINT, "--tome_ratio", "0", "--tome_merge_mlp"], "--tome_merge_mlp has no effect at --tome_ratio 0"),
+        ([*INPAINT, "--tome_ratio", "0.5", "--tome_merge_attn", "no"], "--tome_merge_attn: off, as"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,6 +181,21 @@ def test_work_is_counted_when_asked_and_kept(pipe: Any, monkeypatch: pytest.Monk
     assert all(parameter.device.type == "cpu" for parameter in pipe.unet.parameters())
 
 
+def test_merged_work_is_a_share_of_the_edit_in_which_nothing_merges(pipe: Any) -> None:
+    plain, sparse = paint(pipe, None), paint(pipe, SPARSE["temporal"])
+    sige.tome.apply(pipe, max_downsample=4)
+    try:
+        dense, merged = unet_counts(pipe.unet, plain.region)[0], paint(pipe, None)
+        fewer = paint(pipe, SPARSE["temporal"])
+    finally:
+        sige.tome.remove(pipe)
+    saved = unet_counts(pipe.unet, plain.region)[0] - dense
+    assert saved > 0
+    assert plain.macs - merged.macs == STEPS * saved
+    assert sparse.macs - fewer.macs == 2 * saved  # of the two dense steps; packed ones are as they were
+    assert {one.counted.dense_macs for one in (plain, sparse, merged, fewer)} == {plain.macs}
+
+
 # ---- once ------------------------------------------------------------------------------------------------------------
 
 

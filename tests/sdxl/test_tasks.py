@@ -28,7 +28,7 @@ from sdxl.pictures.png import read_settings
 from sdxl.pipelines import load as pipelines
 from sdxl.pipelines.find import Weights
 from sdxl.pipelines.schedulers import default_scheduler
-from sige import Lockstep, Temporal
+from sige import Lockstep, Temporal, tome
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 Pixels = Callable[[Path], bytes]
@@ -39,6 +39,7 @@ IMAGE = ["--task", "img2img", "--prompt", "a horse", "--init_img", "before.png",
 NEGATIVE = ["--negative_prompt", "blurred"]
 REFINED = ["--refined", "True"]
 SIGE = ["--run_type", "sige", "--ddim_steps", "6"]
+TOME = ["--tome_ratio", "0.5"]
 BESIDE = ["--init_img", "before.png"]
 
 EXAMPLES = [
@@ -75,6 +76,8 @@ def run(
         out = tmp_path / "out.png"
         seeded = [] if seed is None else ["--seed", seed]
         assert main([*words, *seeded, "--output_path", str(out)]) == 0
+        for part in parts.values():
+            tome.remove(part.unet)
         return pixels(out)
 
     return run
@@ -186,6 +189,17 @@ def test_tiny_needs_no_weights(
         ([*INPAINT, *SIGE, "--dense_steps", "3"], ["--schedule", "even"]),
         ([*INPAINT, *SIGE, "--dense_steps", "3"], ["--forecast", "none"]),
         ([*INPAINT, *SIGE], ["--dilation", "2"]),
+        (INPAINT, ["--tome_ratio", "0.5"]),
+        ([*INPAINT, *SIGE], ["--tome_ratio", "0.5"]),
+        ([*INPAINT, "--model", "sd15"], ["--tome_ratio", "0.5"]),
+        ([*INPAINT, *TOME], ["--tome_ratio", "0.25"]),
+        ([*INPAINT, *TOME], ["--tome_max_downsample", "4"]),
+        ([*INPAINT, *TOME], ["--tome_sx", "4"]),
+        ([*INPAINT, *TOME], ["--tome_sy", "1"]),
+        ([*INPAINT, *TOME], ["--tome_use_rand", "False"]),
+        ([*INPAINT, *TOME], ["--tome_merge_crossattn", "True"]),
+        ([*INPAINT, *TOME], ["--tome_merge_mlp", "True"]),
+        ([*INPAINT, *TOME, "--tome_merge_mlp", "True"], ["--tome_merge_attn", "False"]),
         (SDEDIT, ["--edited_img", "other.png"]),
         (SDEDIT, ["--strength", "0.4"]),
         ([*SDEDIT, *BESIDE], ["--run_type", "sige"]),
@@ -547,3 +561,33 @@ def test_what_is_said_of_the_policy_reaches_the_engine(project: Path) -> None:
     assert isinstance(policy, Lockstep) and asdict(policy) == asdict(Lockstep(dilation=2))
     said = settings(**given)
     assert make_request(said, load_inputs(said)).policy == Temporal()
+
+
+# ---- token merging ---------------------------------------------------------------------------------------------------
+
+
+def test_merging_is_repeated_from_the_picture_and_ratio_0_is_the_plain_picture(
+    run: Callable[..., bytes], tmp_path: Path
+) -> None:
+    plain, merged = run(*INPAINT), run(*INPAINT, *TOME, "--tome_use_rand", "False")
+    saved = read_settings(tmp_path / "out.png")
+    assert (saved["tome_ratio"], saved["tome_use_rand"]) == (0.5, False) and "tome_sx" not in saved
+    (tmp_path / "out.png").rename(tmp_path / "merged.png")
+    assert run("--from_png", str(tmp_path / "merged.png")) == merged != plain
+    assert run(*INPAINT, "--tome_ratio", "0") == plain
+
+
+def test_a_level_without_attention_is_refused_before_weights_are_read(
+    project: Path, tmp_path: Path, no_weights: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TOME, "--tome_max_downsample", "1", "--output_path", str(tmp_path / "out.png")]
+    assert main([*INPAINT, *words]) == 2
+    message = "error: --tome_max_downsample: got 1, but sdxl-base has no attention at that level"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(message)
+
+
+def test_the_line_at_the_end_says_that_tokens_merged(
+    run: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*INPAINT, *TOME)
+    assert "tokens merged at ratio 0.5" in capsys.readouterr().out
