@@ -111,7 +111,9 @@ def _refuse_paths(source: Path, carried: Mapping[str, Any], said: Mapping[str, A
 def _default(name: str) -> Any:
     """The value that a command has without the flag, as a picture carries it."""
     default: Any = Fields.__dataclass_fields__[name].default
-    return str(default) if isinstance(default, Path) else list(default)
+    if isinstance(default, Path):
+        return str(default)
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _short(value: object) -> str:

@@ -193,6 +193,8 @@ def test_the_command_line(
     first = made(*control)
     assert first != made() and first != made(*control, "--control_scale", "0.3")
     assert first != made(*control[:-1], "edited.png")
-    assert main(["--from_png", str(tmp_path / "out.png"), "--output_path", str(tmp_path / "again.png")]) == 0
+    again = ["--from_png", str(tmp_path / "out.png"), "--output_path", str(tmp_path / "again.png")]
+    assert main(again) == 2, "a picture must not choose what is loaded"
+    assert main([*again, "--trust_png"]) == 0
     assert pixels(tmp_path / "again.png") == pixels(tmp_path / "out.png")
     assert read_settings(tmp_path / "out.png")["controlnet"] == str(folders[model])

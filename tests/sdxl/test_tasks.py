@@ -257,7 +257,7 @@ def test_extras_change_the_picture(project: Path, tmp_path: Path, pixels: Pixels
     assert np.abs(as_array(made(*words, *both)) - as_array(once)).max() <= 1  # two halves, but for the rounding
     made(*words, "--lora", weak)
     again = tmp_path / "again.png"
-    assert main(["--from_png", str(tmp_path / "out.png"), "--output_path", str(again)]) == 0
+    assert main(["--from_png", str(tmp_path / "out.png"), "--trust_png", "--output_path", str(again)]) == 0
     assert pixels(again) == pixels(tmp_path / "out.png")
     words = ["--model", "sd15", "--prompt", "a <cat>"]
     assert made(*words, "--textual_inversion", str(tmp_path / "cat.safetensors")) != made(*words)
