@@ -136,6 +136,8 @@ class Plan:
             raise InputError("start: is missing: the stage distil needs a checkpoint of sdxl-base, the teacher")
         if self.kind not in (None, "sdxl-base"):
             raise InputError(f"kind: got {self.kind!r}, but the stage distil makes a turbo of sdxl-base: leave it out")
+        if self.learn == "lora":
+            raise InputError("learn: got 'lora', but the stage distil writes a whole turbo: take unet, or leave it out")
         if self.timesteps != TIMESTEPS or self.min_snr is not None:
             name = "min_snr" if self.min_snr is not None else "timesteps"
             raise InputError(f"{name}: the stage distil learns its own few timesteps, all alike: leave it out")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from sdxl.training.processes import processes
 from sige.files import atomic_write
 
 __all__ = ["Trajectories", "kept_trajectories", "solve"]
+
+logger = logging.getLogger(__name__)
 
 _RECIPE = 1  # raise it when this file makes other trajectories from the same weights
 _MADE_OF = "made of"
@@ -61,6 +64,8 @@ def kept_trajectories(
     with processes().main_process_first():
         wanted = _digest(teacher, pictures, config, seed)
         ends = _read(path, wanted)
+        if ends is None and path.is_file():
+            logger.warning("%s was made of other captions, settings or weights: solving anew", path)
         first = 0 if ends is None else len(ends)
         bar = tqdm(total=len(pictures), initial=first, desc="solving", disable=None)
         for start in range(first, len(pictures), _PART):

@@ -75,7 +75,7 @@ class Block:
         if self.matching is None:
             return None
         rows: Tensor = args[0] if args else kwargs[ROWS]
-        self._check(rows, kwargs)
+        _check(self.matching, rows, kwargs)
         merged = self.matching.merge(rows)
         return ((merged, *args[1:]), kwargs) if args else (args, {**kwargs, ROWS: merged})
 
@@ -87,16 +87,16 @@ class Block:
         """A row for every position, from merged rows that a layer inside has made: its keys, say."""
         return rows if self.matching is None else self.matching.unmerge(rows)
 
-    def _check(self, rows: Tensor, kwargs: Kwargs) -> None:
-        """Refuses what does not fit the matching: rows in chunks, a mask over the positions."""
-        assert self.matching is not None
-        if rows.shape[1] != self.matching.positions:
-            raise UnsupportedError(
-                f"tome: a layer got {rows.shape[1]} rows of {self.matching.positions}: switch off chunked "
-                "feed-forward, or merge_mlp"
-            )
-        if kwargs.get("attention_mask") is not None and kwargs.get("encoder_hidden_states") is None:
-            raise UnsupportedError("attention_mask: merged rows have no mask over positions: leave one of the two out")
+
+def _check(matching: Matching, rows: Tensor, kwargs: Kwargs) -> None:  # [B, N, C]
+    """Refuses what does not fit the matching: rows in chunks, a mask over the positions."""
+    if rows.shape[1] != matching.positions:
+        raise UnsupportedError(
+            f"tome: a layer got {rows.shape[1]} rows of {matching.positions}: switch off chunked feed-forward, or "
+            "merge_mlp"
+        )
+    if kwargs.get("attention_mask") is not None and kwargs.get("encoder_hidden_states") is None:
+        raise UnsupportedError("attention_mask: merged rows have no mask over positions: leave one of the two out")
 
 
 def is_merging(hook: object) -> bool:
