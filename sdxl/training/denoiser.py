@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdxl.training.batches import Batch
+from sdxl.training.weighting import Weighting
 
 __all__ = ["Denoiser", "Encoded"]
+
+EQUAL = Weighting()  # all errors count alike
 
 Encoded = tuple[Tensor, dict[str, Tensor] | None]  # [B, tokens, C]; SDXL's pooled vector and sizes
 BEAUTIFUL, PLAIN = 6.0, 2.5  # the scores that diffusers' pipelines give a refiner, with and without the prompt
@@ -25,32 +28,29 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, models: dict[str, nn.Module], tokenizers: dict[str, Any], alphas: Tensor, min_snr: float | None = None
+        self,
+        models: dict[str, nn.Module],
+        tokenizers: dict[str, Any],
+        alphas: Tensor,
+        weighting: Weighting = EQUAL,
     ) -> None:
         super().__init__()
         self.models = nn.ModuleDict(models)
         self.tokenizers = tokenizers
-        self.min_snr = min_snr
+        self.weighting = weighting
         self.register_buffer("alphas", alphas, persistent=False)  # [T]: products of the schedule's alphas
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of the batch."""
         predicted = self.predict(self.noised(batch), batch)
-        losses = F.mse_loss(predicted.float(), batch.noise.float(), reduction="none").mean(dim=(1, 2, 3))  # [B]
-        return (losses * self.weights(batch.timesteps)).mean()
+        losses = F.mse_loss(predicted.float(), batch.noise.float(), reduction="none")  # [B, C, h, w]
+        losses = (losses * self.weighting.of_places(batch.mask)).mean(dim=(1, 2, 3))  # [B]
+        return (losses * self.weighting.of_timesteps(self.alphas[batch.timesteps])).mean()  # type: ignore[index]
 
     def noised(self, batch: Batch) -> Tensor:  # [B, C, h, w]
         """The latents with the amount of noise that their timesteps give."""
         alpha = self.alphas[batch.timesteps][:, None, None, None]  # type: ignore[index]
         return alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
-
-    def weights(self, timesteps: Tensor) -> Tensor:  # int64 [B] -> [B]
-        """The weights of the losses by min-SNR: timesteps with little noise are easy and count for less."""
-        if self.min_snr is None:
-            return torch.ones_like(timesteps, dtype=torch.float32)
-        alpha = self.alphas[timesteps]  # type: ignore[index]
-        snr = alpha / (1 - alpha)
-        return snr.clamp(max=self.min_snr) / snr
 
     def predict(self, noised: Tensor, batch: Batch) -> Tensor:  # [B, C, h, w] -> [B, C, h, w]
         """The noise that the UNet predicts."""

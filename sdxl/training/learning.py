@@ -15,6 +15,7 @@ from sdxl.training.denoiser import Denoiser
 from sdxl.training.loop import FULL
 from sdxl.training.plan import TIMESTEPS, Lora, Plan
 from sdxl.training.student import Student
+from sdxl.training.weighting import Weighting
 from sige.dtypes import named_dtype
 
 __all__ = ["add_lora_layers", "make_denoiser"]
@@ -45,7 +46,8 @@ def make_denoiser(parts: Parts, plan: Plan) -> Denoiser:
 def _made(parts: Parts, plan: Plan, models: dict[str, nn.Module], words: dict[str, Any]) -> Denoiser:
     if plan.stage == "distil":
         return Student(models, words, _alphas(parts), steps=plan.distil.steps)
-    return Denoiser(models, words, _alphas(parts), plan.min_snr)
+    weighting = Weighting(plan.min_snr, plan.velocity, plan.masked)
+    return Denoiser(models, words, _alphas(parts), weighting)
 
 
 def _alphas(parts: Parts) -> Tensor:  # [T]

@@ -19,6 +19,7 @@ TIMESTEPS = 1000  # of the noise schedule
 LEARN = ("all", "unet", "lora")
 MOST = 10**9  # of scenes and repeats
 MOST_SIDE = 16384  # pixels
+MOST_WEIGHT = 1000
 MOST_RANK = 16384  # of the matrices of a LoRA, which are never wider than a layer
 
 
@@ -102,7 +103,9 @@ class Plan:
     distil: Distil = field(default_factory=Distil)
     timesteps: int = TIMESTEPS  # those below are learned: a refiner sees little noise
     drop: float = 0.1  # share of the captions that are left out, for guidance
-    min_snr: float | None = None
+    min_snr: float | None = None  # less weight for the timesteps with little noise
+    velocity: bool = False  # more weight for the timesteps with much noise
+    masked: float = 1.0  # weight of what lies under the mask; the rest has 1
     prompts: tuple[str, ...] = ()  # prompts of the samples
 
     def __post_init__(self) -> None:
@@ -114,6 +117,10 @@ class Plan:
             raise InputError(f"seed: got {self.seed}, expected a number from 0 to {2**63 - 1}")
         if self.min_snr is not None and not 0 < self.min_snr < math.inf:
             raise InputError(f"min_snr: got {self.min_snr}, expected a number above 0, such as 5")
+        if self.min_snr is not None and self.velocity:
+            raise InputError("velocity, min_snr: both weigh the timesteps: leave one of the two out")
+        if not 0 < self.masked <= MOST_WEIGHT:
+            raise InputError(f"masked: got {self.masked}, expected a number above 0, such as 4, at most {MOST_WEIGHT}")
         if not 0 <= self.drop <= 1:
             raise InputError(f"drop: got {self.drop}, expected a share from 0 to 1")
         if not 1 <= self.timesteps <= TIMESTEPS:
@@ -138,9 +145,9 @@ class Plan:
             raise InputError(f"kind: got {self.kind!r}, but the stage distil makes a turbo of sdxl-base: leave it out")
         if self.learn == "lora":
             raise InputError("learn: got 'lora', but the stage distil writes a whole turbo: take unet, or leave it out")
-        if self.timesteps != TIMESTEPS or self.min_snr is not None:
-            name = "min_snr" if self.min_snr is not None else "timesteps"
-            raise InputError(f"{name}: the stage distil learns its own few timesteps, all alike: leave it out")
+        for name, default in (("timesteps", TIMESTEPS), ("min_snr", None), ("velocity", False), ("masked", 1.0)):
+            if getattr(self, name) != default:
+                raise InputError(f"{name}: the stage distil learns its own few timesteps, all alike: leave it out")
 
     def _check_from_nothing(self) -> None:
         if self.vae is None:

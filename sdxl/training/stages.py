@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sdxl.checkpoint.load import Parts
+from sdxl.errors import InputError
 from sdxl.scenes.draw import draw
 from sdxl.scenes.numbered import scene_at
 from sdxl.training.autoencoder import Autoencoder, normalise, scene_crops
@@ -68,6 +69,8 @@ def _train_diffusion(plan: Plan) -> Parts:
     """Encodes the pictures once, then trains the UNet and the other weights that the plan lets learn on the latents."""
     pictures = _pictures(plan.data)
     parts = begin(plan)
+    if plan.masked != 1 and not inpaints(parts):
+        raise InputError(f"masked: got {plan.masked}, but {parts.kind} weights have no mask: leave it out")
     about = identity(plan, parts, pictures)
     check_resumes(plan.loop, plan.out, about)
     draws = Draws(masks=inpaints(parts), repeats=plan.data.repeats, seed=plan.seed)

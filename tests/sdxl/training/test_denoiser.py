@@ -17,6 +17,7 @@ from sdxl.training.batches import Batch, make_batch
 from sdxl.training.denoiser import Denoiser
 from sdxl.training.latents import Draws, Latents, kept_latents
 from sdxl.training.pictures import ScenePictures
+from sdxl.training.weighting import Weighting
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 
@@ -62,13 +63,39 @@ def test_a_dropped_caption_is_not_read(scenes: Latents) -> None:
         assert not torch.equal(denoiser.predict(first.latents, first), denoiser.predict(first.latents, kept))
 
 
-def test_noise_grows_with_the_timestep_and_min_snr_calms_the_easy_steps(scenes: Latents) -> None:
-    denoiser, one = make("sdxl-base", min_snr=5.0), batch(scenes)
+def test_noise_grows_with_the_timestep(scenes: Latents) -> None:
+    denoiser, one = make("sdxl-base"), batch(scenes)
     early, late = (Batch(**{**vars(one), "timesteps": torch.full((4,), step)}) for step in (0, 999))
     assert (denoiser.noised(early) - one.latents).norm() < 0.2 * one.latents.norm()
     assert (denoiser.noised(late) - one.noise).norm() < 0.2 * one.noise.norm()
-    weights = denoiser.weights(torch.tensor([0, 500, 999]))
+
+
+def test_min_snr_calms_the_steps_with_little_noise() -> None:
+    weights = Weighting(min_snr=5.0).of_timesteps(ALPHAS[[0, 500, 999]])
     assert weights[0] < 0.01 and weights[2] == 1
+
+
+def test_velocity_weighs_the_error_of_the_noise_as_that_of_the_velocity(scenes: Latents) -> None:
+    plain, weighted, one = make("sdxl-base"), make("sdxl-base", weighting=Weighting(velocity=True)), batch(scenes)
+    alpha = ALPHAS[one.timesteps][:, None, None, None]
+    with torch.no_grad():
+        noise = plain.predict(plain.noised(one), one)
+        picture = (plain.noised(one) - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        velocity = alpha.sqrt() * one.noise - (1 - alpha).sqrt() * one.latents
+        predicted = alpha.sqrt() * noise - (1 - alpha).sqrt() * picture
+        torch.testing.assert_close(weighted(one), (velocity - predicted).square().mean())
+
+
+def test_what_lies_under_the_mask_can_count_more(scenes: Latents) -> None:
+    one = batch(scenes)
+    assert one.mask is not None
+    plain, weighted = make("sdxl-inpaint"), make("sdxl-inpaint", weighting=Weighting(masked=4.0))
+    with torch.no_grad():
+        errors = (plain.predict(plain.noised(one), one) - one.noise).square()
+        weights = torch.where(one.mask > 0, 4.0, 1.0).expand_as(errors)
+        wanted = [(error * weight).sum() / weight.sum() for error, weight in zip(errors, weights, strict=True)]
+        torch.testing.assert_close(weighted(one), torch.stack(wanted).mean())
+        assert not torch.equal(weighted(one), plain(one))
 
 
 def test_the_vae_learns() -> None:

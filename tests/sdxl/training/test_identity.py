@@ -55,6 +55,7 @@ CHANGES = {
     "seed=3": "seed 0 -> 3",
     "drop=0.5": "drop 0.1 -> 0.5",
     "min_snr=5": "min_snr None -> 5.0",
+    "velocity=true": "velocity False -> True",
     "data.flip=true": "data.flip False -> True",
     "data.repeats=2": "data.repeats 1 -> 2",
     "lora.alpha=4": "lora.alpha 16 -> 4",

@@ -167,6 +167,7 @@ def test_a_lora_from_a_folder_is_written_and_sampled(
 REFUSED = {
     "other kind": (["kind=sd15"], "holds sdxl-base weights, expected sd15"),
     "lora of new inputs": (["kind=sdxl-inpaint", "learn=lora"], "the new input weights would stay zero"),
+    "no mask": (["masked=4"], "masked: got 4.0, but sdxl-base weights have no mask"),
     "no start": (["start=nowhere.safetensors"], "start: nowhere.safetensors does not exist: download it"),
     "no folder": (["data.folder=nowhere"], "nowhere/metadata.jsonl does not exist"),
     "large side": (["data.side=128"], "line 1: "),
