@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from sdxl.checkpoint.embedded import EMBEDDED, embedded_kind, embedded_weights
+from sdxl.commands.fields import Fields
 from sdxl.commands.rules import in_flags
-from sdxl.commands.settings import Settings
 from sdxl.errors import CheckpointError, InputError, SdxlError
 from sdxl.pipelines.find import Weights, find, kind_of
 
@@ -15,17 +16,19 @@ __all__ = ["Chosen", "choose_weights", "place"]
 
 logger = logging.getLogger(__name__)
 
+Said = TypeVar("Said", bound=Fields)  # a command's settings, or the fields of another caller
+
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Generic[Said]):
     """All weights that a command needs, found before any is read."""
 
-    settings: Settings  # with the model's name in the place of `auto`
+    settings: Said  # with the model's name in the place of `auto`
     base: Weights
     refiner: Weights | None
 
 
-def choose_weights(settings: Settings) -> Chosen:
+def choose_weights(settings: Said) -> Chosen[Said]:
     """Finds the weights; `auto` takes those in the folder, or the embedded model where the folder has none."""
     model = _named_by(settings) if settings.model == "auto" else settings.model
     try:
@@ -36,13 +39,13 @@ def choose_weights(settings: Settings) -> Chosen:
         return _without_weights(settings, error)
 
 
-def _found(settings: Settings) -> Chosen:
+def _found(settings: Said) -> Chosen[Said]:
     where = settings.model, settings.run_type, settings.weight_path
     base = find(*where, task=settings.task)
     return Chosen(settings, base, find(*where, refiner=True, task=settings.task) if settings.refined else None)
 
 
-def _without_weights(settings: Settings, error: SdxlError) -> Chosen:
+def _without_weights(settings: Said, error: SdxlError) -> Chosen[Said]:
     """The embedded model, if it can run the command and no file was named; else raises the error, with advice."""
     advice = f"{in_flags(error)}; --model tiny runs without any, on random weights"
     try:
@@ -61,14 +64,14 @@ def _without_weights(settings: Settings, error: SdxlError) -> Chosen:
     return _found(replace(settings, model=EMBEDDED))
 
 
-def _named_by(settings: Settings) -> str:
+def _named_by(settings: Fields) -> str:
     """The name of the model that a file holds; sdxl for a folder."""
     path = settings.weight_path
     kind = kind_of(path) if path.is_file() else "sdxl-base"
     return {"sd15": "sd15", "sd15-inpaint": "sd15", "sdxl-inpaint": "sdxl-inpaint"}.get(kind, "sdxl")
 
 
-def place(settings: Settings) -> Settings:
+def place(settings: Said) -> Said:
     """The settings with the device and the dtype that `auto` means on this machine."""
     import torch
 

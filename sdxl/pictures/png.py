@@ -10,17 +10,18 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sdxl.errors import InputError
-from sdxl.pictures.images import opened
+from sdxl.pictures.images import opened, size_of
+from sdxl.pictures.parameters import as_parameters, read_parameters
 from sige.files import atomic_write, check_output
 
-__all__ = ["check_png_output", "read_settings", "save_png"]
+__all__ = ["check_png_output", "png_text", "read_settings", "save_png"]
 
-KEY = "sige"
+KEY, PARAMETERS = "sige", "parameters"
 MAX_TEXT = 1_000_000  # characters of JSON
 
 
 def save_png(image: Image.Image, path: Path | str, settings: dict[str, Any]) -> None:
-    """Writes the picture, whole or not at all, with its settings twice: as JSON, and as text for people.
+    """Writes the picture, whole or not at all, with its settings twice: as JSON, and as text that others read.
 
     The same picture and settings give the same bytes. Tuples come back as lists.
 
@@ -29,11 +30,17 @@ def save_png(image: Image.Image, path: Path | str, settings: dict[str, Any]) -> 
     {'prompt': 'a horse', 'seed': 53}
     """
     check_png_output(path)
-    text = PngInfo()
-    text.add_text(KEY, _as_json(path, settings))
-    text.add_text("parameters", _as_text(settings))
+    text = png_text(image, settings, str(path))
     with atomic_write(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
+
+
+def png_text(image: Image.Image, settings: dict[str, Any], name: str = "the picture") -> PngInfo:
+    """The texts of a PNG that carries its settings."""
+    text = PngInfo()
+    text.add_text(KEY, _as_json(name, settings))
+    text.add_text(PARAMETERS, as_parameters(settings, size_of(image)))
+    return text
 
 
 def check_png_output(path: Path | str) -> None:
@@ -47,13 +54,19 @@ def check_png_output(path: Path | str) -> None:
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:
-    """The settings in a picture that `save_png` wrote. The pixels are not read."""
+    """The settings in a picture that `save_png` wrote, or those that A1111's web UI wrote. The pixels are not read."""
     with opened(path, formats=("PNG",)) as image:
-        text = image.info.get(KEY)
+        text, theirs = image.info.get(KEY), image.info.get(PARAMETERS)
+    for one in (text, theirs):
+        if isinstance(one, str) and len(one) > MAX_TEXT:
+            raise InputError(f"{path} carries {len(one):,} characters of settings, expected at most {MAX_TEXT:,}")
     if not isinstance(text, str):
-        raise InputError(f"{path} carries no settings, expected a PNG that this program wrote: give the flags instead")
-    if len(text) > MAX_TEXT:
-        raise InputError(f"{path} carries {len(text):,} characters of settings, expected at most {MAX_TEXT:,}")
+        if isinstance(theirs, str):
+            return read_parameters(theirs)
+        raise InputError(
+            f"{path} carries no settings, expected a PNG that this program or A1111's web UI wrote: give the flags "
+            "instead"
+        )
     try:
         settings = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -67,13 +80,13 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _as_json(path: Path | str, settings: dict[str, Any]) -> str:
+def _as_json(name: str, settings: dict[str, Any]) -> str:
     try:
         text = json.dumps(settings, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: the settings cannot be kept as JSON: {error}") from error
+        raise InputError(f"{name}: the settings cannot be kept as JSON: {error}") from error
     if len(text) > MAX_TEXT:
-        raise InputError(f"{path}: the settings take {len(text):,} characters, expected at most {MAX_TEXT:,}")
+        raise InputError(f"{name}: the settings take {len(text):,} characters, expected at most {MAX_TEXT:,}")
     return text
 
 
@@ -81,13 +94,3 @@ def _plain(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"got {type(value).__name__}, expected text, numbers, lists and dictionaries")
-
-
-def _as_text(settings: dict[str, Any]) -> str:
-    """The settings as text: the prompts on their own lines, then the rest, the form that picture viewers expect."""
-    lines = [str(settings.get("prompt", ""))]
-    if settings.get("negative_prompt"):
-        lines.append(f"Negative prompt: {settings['negative_prompt']}")
-    rest = {key: value for key, value in settings.items() if key not in ("prompt", "negative_prompt")}
-    lines.append(", ".join(f"{key}: {value}" for key, value in rest.items() if value is not None))
-    return "\n".join(lines).replace("\0", "").encode("utf-8", "replace").decode()  # a flag may hold broken UTF-8

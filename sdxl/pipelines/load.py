@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sdxl.checkpoint.load import Parts
 
-__all__ = ["TASKS", "load_pipeline", "load_weights", "make_pipeline"]
+__all__ = ["TASKS", "for_task", "load_pipeline", "load_weights", "make_pipeline"]
 
 TASKS = {  # the suffix of diffusers' class names
     "inpainting": "InpaintPipeline",
@@ -115,6 +115,24 @@ def load_weights(
     set_attention(pipe, attention)
     set_offload(pipe, offload, device)
     return pipe
+
+
+def for_task(pipe: Any, task: str) -> Any:
+    """The pipeline of another task on the same models.
+
+    >>> pipe = load_pipeline("tiny")
+    >>> for_task(pipe, "sdedit").unet is pipe.unet
+    True
+    """
+    import diffusers
+
+    family = "StableDiffusionXL" if hasattr(pipe, "text_encoder_2") else "StableDiffusion"
+    channels = {"inpainting": (4, 9)}.get(task, (4,))
+    got = int(pipe.unet.config.in_channels)
+    if got not in channels:
+        raise InputError(f"task: got {task}, but the UNet has {got} input channels: it can only inpaint", "task")
+    options = {} if family.endswith("XL") else {"requires_safety_checker": False}
+    return getattr(diffusers, f"{family}{TASKS[task]}")(**pipe.components, **options)
 
 
 def _check_kind(got: str, weights: Weights) -> None:

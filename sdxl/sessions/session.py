@@ -64,11 +64,13 @@ class Session:
         budget: int | str | None = BUDGET,
         code: str = "auto",  # of the recordings: exact, 16 bit, 8 bit, or what the budget allows
         policy: sige.Temporal | None = None,  # of the first edit
+        history: int = MOST_HISTORY,  # accepted edits that can be undone
     ) -> None:
         if getattr(pipe, "controlnet", None) is not None:
             raise InputError("session: the pipeline has a ControlNet, whose picture no session keeps: leave it out")
         self.pipe = pipe
         self.policy = policy
+        self.history = history
         self._folder = None if folder is None else SessionFolder(folder)
         book, self.store = (None, sige.Store(budget, code)) if self._folder is None else self._opened(budget, code)
         self._book = book or Book(State(_first(image)))
@@ -98,6 +100,16 @@ class Session:
     def picture(self) -> Image.Image:
         """The picture with every accepted edit in it."""
         return self._book.state.picture
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """The picture, after those that undoing leads back to, the oldest first."""
+        return [*(state.picture for state, _ in self._book.before), self.picture]
+
+    @property
+    def staged(self) -> Result | None:
+        """The last edit's result, until it is accepted."""
+        return None if self._staged is None else self._staged.result
 
     # ---- verbs ------------------------------------------------------------------------------------------------------
 
@@ -136,7 +148,7 @@ class Session:
         if staged is None or (result is not None and staged.result is not result):
             raise InputError("accept: got no result of this session's last edit, expected the one that edit() returned")
         book.before.append((book.state, book.recorded))
-        del book.before[:-MOST_HISTORY]
+        del book.before[: max(len(book.before) - self.history, 0)]
         book.state, book.recorded = staged.state, staged.recorded
         self.store.patch(staged.patches)
         self._staged = None

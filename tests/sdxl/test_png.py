@@ -71,13 +71,21 @@ def test_pixels_and_profile_come_back(tmp_path: Path) -> None:
 
 
 def test_a_person_can_read_the_settings(tmp_path: Path) -> None:
-    save_png(picture(), tmp_path / "a.png", SETTINGS)
+    save_png(picture(), tmp_path / "a.png", SETTINGS | {"steps": 20})
     with Image.open(tmp_path / "a.png") as image:
         assert image.text["parameters"].splitlines() == [  # type: ignore[attr-defined]
             "a horse",
             "Negative prompt: blurry",
-            "seed: 53, scale: 7.5, refined: True",
+            "Steps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 53, Size: 7x5",
         ]
+
+
+def test_a_picture_of_another_program_is_read(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("parameters", "a horse,\non grass\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 5")
+    picture().save(tmp_path / "a.png", pnginfo=info)
+    expected = {"prompt": "a horse,\non grass", "negative_prompt": "blurry", "steps": 20, "seed": 5}
+    assert read_settings(tmp_path / "a.png") == expected | {"scheduler": "euler-ancestral"}
 
 
 def test_the_same_picture_and_settings_give_the_same_bytes(tmp_path: Path) -> None:
@@ -159,7 +167,7 @@ def test_files_without_settings_are_refused_by_name(tmp_path: Path) -> None:
         Image.new("RGB", (2, 2)).save(tmp_path / name)
     (tmp_path / "empty.png").touch()
     for name, message in (
-        ("plain.png", "carries no settings, expected a PNG that this program wrote: give the flags"),
+        ("plain.png", "carries no settings, expected a PNG that this program or A1111's web UI wrote"),
         ("photo.jpg", "no picture that can be read, expected PNG: "),
         ("empty.png", "no picture that can be read, expected PNG: "),
         ("missing.png", "No such file"),

@@ -1,0 +1,86 @@
+"""The web application: adapters on one server, behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from sdxl.serve import openai, sessions
+from sdxl.serve.errors import ApiError, api_error
+from sdxl.serve.guard import Guard
+from sdxl.serve.queue import QueueFullError
+from sdxl.serve.server import Server, Stopped
+from sige.errors import SigeError
+
+__all__ = ["make_app"]
+
+CANCELLED = 499  # what web servers write where the client has gone away before the answer
+
+
+def make_app(server: Server, *, keys: tuple[str, ...] = ()) -> Any:
+    """The ASGI app. Workers start with it, and stop with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    for router in (openai.make_router(server), sessions.make_router(server)):
+        app.include_router(router)
+    _add_health(app, server)
+    _add_errors(app)
+    return Guard(app, keys=keys, most_bytes=server.limits.most_bytes)
+
+
+def _add_health(app: FastAPI, server: Server) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        healthy = server.is_healthy
+        return JSONResponse({"status": "ok" if healthy else "a worker has stopped"}, 200 if healthy else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(server.metrics.text(server.gauges), media_type="text/plain; version=0.0.4")
+
+
+def _add_errors(app: FastAPI) -> None:
+    async def ours(http: HttpRequest, error: Exception) -> Response:
+        return answer(api_error(error))
+
+    async def stopped(http: HttpRequest, error: Exception) -> Response:
+        return answer(ApiError(CANCELLED, f"{error}: nothing was made", "cancelled"))
+
+    async def http_error(http: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        return answer(ApiError(error.status_code, f"{http.method} {http.url.path[:80]}: {error.detail}", code))
+
+    async def invalid(http: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return answer(ApiError(400, f"{where}: {first['msg']}"[:300], "invalid_value", where))
+
+    for kind in (SigeError, ApiError, QueueFullError):
+        app.add_exception_handler(kind, ours)
+    app.add_exception_handler(Stopped, stopped)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, ours)
+
+
+def answer(error: ApiError) -> Response:
+    """The error as OpenAI's clients read it."""
+    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return JSONResponse({"error": content}, error.status, error.headers)

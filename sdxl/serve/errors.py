@@ -1,0 +1,65 @@
+"""Errors as clients see them: a status, and one sentence that says what to do. Each adapter wraps it in its own way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from sdxl.errors import CheckpointError, InputError
+from sdxl.serve.queue import QueueFullError
+from sdxl.serve.worker import BusyError
+from sige.errors import ConfigError, SigeError
+from sige.terminal import as_line
+
+__all__ = ["ApiError", "api_error"]
+
+LONGEST = 500  # characters of a message; it may quote what the client sent
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    409: "conflict",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "server_error",
+}
+
+
+@dataclass
+class ApiError(Exception):
+    """A request that is not answered with what it asks for."""
+
+    status: int
+    message: str
+    code: str
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """The kind of the error, by its status."""
+        return TYPES.get(self.status, "server_error")
+
+
+def api_error(error: Exception) -> ApiError:
+    """The error as a client is told; what is not ours is told without details.
+
+    >>> api_error(InputError("steps: got 0, expected at least 1", "steps")).status
+    400
+    """
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, QueueFullError):
+        return ApiError(429, str(error), "queue_full", headers={"Retry-After": str(error.seconds)})
+    if isinstance(error, BusyError):
+        return ApiError(503, str(error), "out_of_memory", headers={"Retry-After": "5"})
+    message = re.sub(r"\s+", " ", as_line(error, LONGEST)) if isinstance(error, SigeError) else ""
+    if isinstance(error, CheckpointError):
+        return ApiError(503, message, "model_unavailable")
+    if isinstance(error, (InputError, ConfigError)):
+        return ApiError(400, message, "invalid_value", getattr(error, "field", None))
+    if isinstance(error, SigeError):
+        return ApiError(400, message, "invalid_value")
+    return ApiError(500, "the server has a fault here: its log says more", "internal_error")

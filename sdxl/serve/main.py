@@ -1,0 +1,194 @@
+"""`sige-serve`: flags to a server that listens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sdxl.commands.fields import Fields
+from sdxl.commands.parser import Parser
+from sdxl.commands.parser import run as run_command
+from sdxl.errors import InputError
+from sige.policies import PRESETS
+from sige.sizes import parse_bytes
+from sige.terminal import say
+
+__all__ = ["main"]
+
+PORT = 7860
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EXAMPLES = """\
+examples:
+  sige-serve                                         the embedded model, or the weights in pretrained/
+  sige-serve --weight_path sd_xl_base_1.0.safetensors --device cuda
+  sige-serve --host 0.0.0.0 --api-key "$KEY"         for other machines
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    return run_command(_serve, _parse, arguments)
+
+
+def _parse(arguments: Sequence[str] | None) -> Namespace:
+    from argparse import RawDescriptionHelpFormatter
+
+    parser = Parser(
+        prog="sige-serve",
+        description="Serves local image edits over HTTP: OpenAI's images API, sessions, and an editor in the browser.",
+        epilog=EXAMPLES,
+        formatter_class=partial(RawDescriptionHelpFormatter, width=118, max_help_position=32),
+    )
+    add = parser.add_argument_group("where").add_argument
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; others than loopback need --api-key (default: %(default)s)",
+    )
+    add("--port", type=int, default=PORT, help="0: any that is free (default: %(default)s)")
+    add(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="clients must send one of these keys; SIGE_API_KEY",
+    )
+    add(
+        "--state",
+        type=Path,
+        metavar="FOLDER",
+        help="where sessions' pictures are kept (default: until the server ends)",
+    )
+    add = parser.add_argument_group("weights and machine").add_argument
+    add("--model", default="auto", help="sdxl, sdxl-inpaint, sd15, embedded, tiny, auto (default)")
+    add(
+        "--weight_path",
+        "--weight-path",
+        type=Path,
+        default=Path("pretrained"),
+        help="a file or a folder (default: pretrained)",
+    )
+    add("--lora", nargs="+", default=[], metavar="FILE[:X]", help="LoRA weights")
+    add("--vae", type=Path, metavar="FILE", help="another VAE")
+    add("--scheduler", help="default: ddim")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, auto (default)")
+    add("--dtype", default="auto", help="fp32, fp16, bf16, auto (default)")
+    add("--attention", default="auto", help="of dense passes: auto (default), sdpa, math, sliced")
+    add("--offload", default="none", help="model: each model waits on the CPU for its turn; none (default)")
+    add("--workers", type=int, default=1, help="threads with models of their own (default: 1)")
+    add = parser.add_argument_group("edits, where a client says nothing").add_argument
+    add("--steps", type=int, help="denoising steps (default: 30)")
+    add("--scale", type=float, help="guidance by the prompt (default: 7.5; embedded: 4)")
+    add("--preset", default="balanced", choices=tuple(PRESETS), help="how much is computed (default: balanced)")
+    add = parser.add_argument_group("limits").add_argument
+    add("--most-waiting", type=int, default=64, metavar="N", help="edits in the queue (default: 64)")
+    add("--most-waiting-of-key", type=int, default=16, metavar="N", help="of one key (default: 16)")
+    add("--most-bytes", default="50MB", metavar="SIZE", help="of a request (default: 50MB)")
+    add("--most-sessions", type=int, default=1000, metavar="N", help="default: 1000")
+    add("--budget", default="8GiB", metavar="SIZE", help="of all sessions' recordings on a device (default: 8GiB)")
+    given = parser.parse_args(arguments)
+    _check(given)
+    return given
+
+
+def _check(given: Namespace) -> None:
+    if given.host not in LOOPBACK and not _keys(given):
+        raise InputError(f"--host {given.host}: other machines could edit here: add --api-key KEY, or take 127.0.0.1")
+    if not 0 <= given.port < 65536:
+        raise InputError(f"--port: got {given.port}, expected a number from 0 to 65535")
+    for name in ("workers", "most_waiting", "most_waiting_of_key", "most_sessions"):
+        if getattr(given, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')}: got {getattr(given, name)}, expected at least 1")
+
+
+def _keys(given: Namespace) -> tuple[str, ...]:
+    keys = [*given.api_key, *filter(None, [os.environ.get("SIGE_API_KEY")])]
+    if any(not key.isascii() or not key.isprintable() or len(key) < 8 for key in keys):
+        raise InputError("--api-key: got a short one, or one with other signs than ASCII: expected at least 8 signs")
+    return tuple(keys)
+
+
+def _fields(given: Namespace, task: str) -> Fields:
+    names = ("model", "weight_path", "vae", "scheduler", "device", "dtype", "attention", "offload")
+    said: dict[str, Any] = {name: getattr(given, name) for name in names}
+    return Fields(task=task, lora=tuple(given.lora), **said)
+
+
+def _serve(given: Namespace) -> None:
+    try:
+        import uvicorn
+
+        from sdxl.serve.app import make_app
+    except ImportError as error:
+        raise InputError(f"the server needs more packages ({error}): pip install 'sige[serve]'") from error
+    listening = _listen(given.host, given.port)
+    try:
+        server = _server(given)
+        address = f"http://{_shown(given.host)}:{listening.getsockname()[1]}"
+        say(f"{server.model}: ready at {address}")
+        app = make_app(server, keys=_keys(given))
+        config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=15, timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+def _server(given: Namespace) -> Any:
+    import torch
+
+    from sdxl.serve.asked import Defaults
+    from sdxl.serve.server import Limits, Server
+    from sdxl.serve.weights import loader, name_of
+
+    logging.getLogger("sdxl").setLevel(logging.INFO)
+    if given.workers > 1 and given.device in ("auto", "cpu") and not torch.cuda.is_available():
+        torch.set_num_threads(max(torch.get_num_threads() // given.workers, 1))
+    model = name_of(_fields(given, "inpainting"))
+    scale = given.scale if given.scale is not None else 4.0 if model == "embedded" else 7.5
+    limits = Limits(
+        most_bytes=parse_bytes(given.most_bytes),
+        most_waiting=given.most_waiting,
+        most_waiting_of_key=given.most_waiting_of_key,
+        most_sessions=given.most_sessions,
+        budget=parse_bytes(given.budget),
+    )
+    server = Server(
+        lambda: loader(partial(_fields, given)),
+        model=model,
+        defaults=Defaults(given.steps or 30, scale, given.preset),
+        limits=limits,
+        workers=given.workers,
+        state=given.state,
+    )
+    server.warm()  # now, so that wrong weights are one line and not an answer to the first client
+    return server
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(512)
+    except OSError as error:
+        listening.close()
+        advice = "take another --port, or --port 0 for any that is free"
+        raise InputError(f"{host}:{port}: cannot listen there ({error.strerror}): {advice}") from error
+    return listening
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+if __name__ == "__main__":
+    sys.exit(main())

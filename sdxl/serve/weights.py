@@ -1,0 +1,51 @@
+"""The pipelines that a server's flags name: found once, loaded for each worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sdxl.commands.fields import Fields
+from sdxl.commands.weights import choose_weights, place
+from sdxl.pipelines.find import Weights
+from sdxl.pipelines.load import for_task, load_weights
+from sige.dtypes import named_dtype
+
+__all__ = ["loader", "name_of"]
+
+
+def loader(said: Callable[[str], Fields]) -> Callable[[str], Any]:
+    """A function that loads the pipeline of a task; tasks with the same weights share their models.
+
+    `said` gives the fields of a command for the task. Each worker calls `loader` for itself: models serve one thread.
+    """
+    loaded: dict[Weights, Any] = {}
+
+    def load(task: str) -> Any:
+        chosen = choose_weights(said(task))
+        fields = place(chosen.settings)
+        if chosen.base in loaded:
+            return for_task(loaded[chosen.base], task)
+        pipe = load_weights(
+            chosen.base,
+            task=task,
+            device=fields.device,
+            dtype=named_dtype(fields.dtype),
+            scheduler=fields.scheduler,
+            lora=fields.lora,
+            vae=fields.vae,
+            attention=fields.attention,
+            offload=fields.offload,
+        )
+        pipe.set_progress_bar_config(disable=True)
+        loaded[chosen.base] = pipe
+        return pipe
+
+    return load
+
+
+def name_of(fields: Fields) -> str:
+    """The model's name, as clients write it: of the file where one was named, else of the model."""
+    if fields.weight_path.suffix == ".safetensors":
+        return fields.weight_path.stem
+    return choose_weights(fields).settings.model
