@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,19 +34,35 @@ class Denoiser(nn.Module):
         tokenizers: dict[str, Any],
         alphas: Tensor,
         weighting: Weighting = EQUAL,
+        pure_from: int | None = None,
     ) -> None:
         super().__init__()
         self.models = nn.ModuleDict(models)
         self.tokenizers = tokenizers
         self.weighting = weighting
+        self.pure_from = pure_from
         self.register_buffer("alphas", alphas, persistent=False)  # [T]: products of the schedule's alphas
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of the batch."""
+        batch = self.begun(batch)
         predicted = self.predict(self.noised(batch), batch)
         losses = F.mse_loss(predicted.float(), batch.noise.float(), reduction="none")  # [B, C, h, w]
         losses = (losses * self.weighting.of_places(batch.mask)).mean(dim=(1, 2, 3))  # [B]
         return (losses * self.weighting.of_timesteps(self.alphas[batch.timesteps])).mean()  # type: ignore[index]
+
+    def begun(self, batch: Batch) -> Batch:
+        """The batch with, from timestep `pure_from` on, noise that makes its noised pictures pure noise.
+
+        A sampler begins with pure noise, but even at the last timestep a noised picture still shows its colours: 7 %
+        of it are left. A UNet that has learned to look for them there finds wrong ones when it samples.
+        """
+        if self.pure_from is None:
+            return batch
+        alpha = self.alphas[batch.timesteps][:, None, None, None]  # type: ignore[index]
+        noise = (batch.noise - alpha.sqrt() * batch.latents) / (1 - alpha).sqrt()
+        is_pure = (batch.timesteps >= self.pure_from)[:, None, None, None]
+        return replace(batch, noise=torch.where(is_pure, noise, batch.noise))
 
     def noised(self, batch: Batch) -> Tensor:  # [B, C, h, w]
         """The latents with the amount of noise that their timesteps give."""

@@ -47,7 +47,7 @@ def _made(parts: Parts, plan: Plan, models: dict[str, nn.Module], words: dict[st
     if plan.stage == "distil":
         return Student(models, words, _alphas(parts), steps=plan.distil.steps)
     weighting = Weighting(plan.min_snr, plan.velocity, plan.masked)
-    return Denoiser(models, words, _alphas(parts), weighting)
+    return Denoiser(models, words, _alphas(parts), weighting, plan.pure_from)
 
 
 def _alphas(parts: Parts) -> Tensor:  # [T]

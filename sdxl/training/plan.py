@@ -102,6 +102,7 @@ class Plan:
     lora: Lora = field(default_factory=Lora)
     distil: Distil = field(default_factory=Distil)
     timesteps: int = TIMESTEPS  # those below are learned: a refiner sees little noise
+    pure_from: int | None = None  # timesteps from here on begin with pure noise, as a sampler does
     drop: float = 0.1  # share of the captions that are left out, for guidance
     min_snr: float | None = None  # less weight for the timesteps with little noise
     velocity: bool = False  # more weight for the timesteps with much noise
@@ -125,6 +126,8 @@ class Plan:
             raise InputError(f"drop: got {self.drop}, expected a share from 0 to 1")
         if not 1 <= self.timesteps <= TIMESTEPS:
             raise InputError(f"timesteps: got {self.timesteps}, expected a number from 1 to {TIMESTEPS}")
+        if self.pure_from is not None and not 0 <= self.pure_from < TIMESTEPS:
+            raise InputError(f"pure_from: got {self.pure_from}, expected a timestep, such as 950, below {TIMESTEPS}")
         if self.stage == "vae":
             self._check_vae()
         elif self.stage == "distil":
@@ -145,7 +148,8 @@ class Plan:
             raise InputError(f"kind: got {self.kind!r}, but the stage distil makes a turbo of sdxl-base: leave it out")
         if self.learn == "lora":
             raise InputError("learn: got 'lora', but the stage distil writes a whole turbo: take unet, or leave it out")
-        for name, default in (("timesteps", TIMESTEPS), ("min_snr", None), ("velocity", False), ("masked", 1.0)):
+        own = {"timesteps": TIMESTEPS, "pure_from": None, "min_snr": None, "velocity": False, "masked": 1.0}
+        for name, default in own.items():
             if getattr(self, name) != default:
                 raise InputError(f"{name}: the stage distil learns its own few timesteps, all alike: leave it out")
 

@@ -70,6 +70,21 @@ def test_noise_grows_with_the_timestep(scenes: Latents) -> None:
     assert (denoiser.noised(late) - one.noise).norm() < 0.2 * one.noise.norm()
 
 
+def test_the_last_timesteps_can_begin_with_pure_noise(scenes: Latents) -> None:
+    """The UNet then sees noise alone, and is right where it leads to the picture."""
+    denoiser, one = make("sdxl-base", pure_from=950), batch(scenes)
+    one = Batch(**{**vars(one), "timesteps": torch.tensor([0, 949, 950, 999])})
+    begun = denoiser.begun(one)
+    assert torch.equal(begun.noise[:2], one.noise[:2])
+    torch.testing.assert_close(denoiser.noised(begun)[2:], one.noise[2:])
+    alpha = ALPHAS[one.timesteps][:, None, None, None]
+    picture = (denoiser.noised(begun) - (1 - alpha).sqrt() * begun.noise) / alpha.sqrt()
+    torch.testing.assert_close(picture, one.latents, atol=1e-4, rtol=1e-4)
+    plain = make("sdxl-base")
+    with torch.no_grad():
+        assert torch.equal(plain.begun(one).noise, one.noise) and not torch.equal(denoiser(one), plain(one))
+
+
 def test_min_snr_calms_the_steps_with_little_noise() -> None:
     weights = Weighting(min_snr=5.0).of_timesteps(ALPHAS[[0, 500, 999]])
     assert weights[0] < 0.01 and weights[2] == 1

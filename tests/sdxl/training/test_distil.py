@@ -169,6 +169,7 @@ def test_from_a_base_to_a_turbo_that_run_py_paints_with(tmp_path: Path, capsys: 
         ({"learn": "lora"}, "learn: got 'lora', but the stage distil writes a whole turbo"),
         ({"min_snr": 5.0}, "min_snr: the stage distil learns its own few timesteps"),
         ({"velocity": True}, "velocity: the stage distil learns its own few timesteps"),
+        ({"pure_from": 950}, "pure_from: the stage distil learns its own few timesteps"),
         ({"masked": 4.0}, "masked: the stage distil learns its own few timesteps"),
         ({"timesteps": 300}, "timesteps: the stage distil learns its own few timesteps"),
         ({"timesteps": 0, "stage": "diffusion"}, "timesteps: got 0, expected a number from 1 to 1000"),

@@ -88,6 +88,7 @@ REFUSED = {
     "a seed of 5000 digits": (BASE + "seed: " + "9" * 5000, "is no YAML"),
     "a rate of 400 digits": (BASE.replace("batch: 2", "batch: 2, rate: " + "9" * 400), "rate: got inf"),
     "both weights": (BASE + "min_snr: 5\nvelocity: true", "velocity, min_snr: both weigh the timesteps"),
+    "no timestep": (BASE + "pure_from: 1000", "pure_from: got 1000"),
     "no weight": (BASE + "masked: 0", "masked: got 0.0"),
     "a negative min-SNR": (BASE + "min_snr: -5", "min_snr: got -5.0"),
     "a side without end": (BASE.replace("side: 64", "side: 800000000"), "expected a multiple of 8 up to 16384"),
