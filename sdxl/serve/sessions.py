@@ -11,7 +11,6 @@ DELETE /v1/sessions/ID
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
@@ -53,7 +52,7 @@ def make_router(server: Server) -> APIRouter:
         content = form.file("image")
         if content is None:
             raise InputError("image: is missing, expected a picture as a file", "image")
-        picture = await asyncio.to_thread(lambda: encoded(to_rgb(picture_of(content))))
+        picture = await server.aside(lambda: encoded(to_rgb(picture_of(content))))
         return JSONResponse(server.desk.begin(picture, http.state.key).facts(), 201)
 
     @router.get("/{one}")
@@ -74,8 +73,8 @@ def make_router(server: Server) -> APIRouter:
     async def edits(http: HttpRequest, one: str) -> Response:
         history = found(http, one)
         form = await read_form(http, FIELDS, ("mask", "painted"))
-        edit = _SessionEdit(server, history, form)
-        job = edit.submit(http.state.key)
+        edit = await server.aside(_SessionEdit, server, history, form)
+        job = await server.aside(edit.submit, http.state.key)
         if edit.streams:
             return StreamingResponse(edit.stream(job, http), media_type="text/event-stream", headers=NO_STORE)
         made = await server.pictures(job, http.is_disconnected)
@@ -185,7 +184,7 @@ class _SessionEdit:
     async def stream(self, job: Job, http: HttpRequest) -> AsyncIterator[bytes]:
         """The answer as events: the place in the queue, steps with previews, each result, the end."""
         async for event in self.server.follow(job, http.is_disconnected):
-            said = self._said(event)
+            said = await self.server.aside(self._said, event)
             if said is not None:
                 yield sent_event(*said)
 
