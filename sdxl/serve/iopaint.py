@@ -8,7 +8,6 @@ socket.io                    diffusion_progress {"step"} after each step, diffus
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import socketio
@@ -141,8 +140,6 @@ def _sockets() -> Any:
         await sockets.enter_room(one, _room(environ["asgi.scope"]["state"]["key"]))
 
     sockets.on("connect", connect)
-    for name in ("socketio", "engineio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what clients send wrongly as errors of the server
     return sockets
 
 

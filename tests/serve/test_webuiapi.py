@@ -181,8 +181,8 @@ def test_a_key_neither_sees_nor_ends_the_edits_of_another() -> None:
 
 
 def test_a_client_that_goes_away_frees_the_worker(slow: Standing) -> None:
-    body = {"init_images": [webuiapi.webuiapi.b64_img(a_picture())], "mask": webuiapi.webuiapi.b64_img(white_mask(a_mask())),
-            "steps": 30}  # fmt: skip
+    sent = webuiapi.webuiapi.b64_img
+    body = {"init_images": [sent(a_picture())], "mask": sent(white_mask(a_mask())), "steps": 30}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{slow.address}/sdapi/v1/img2img", json=body, timeout=0.5)
     assert slow.wait_until_free(1) < 0.5  # one look at the connection, and one step
