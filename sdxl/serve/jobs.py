@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
@@ -128,7 +129,7 @@ class Job:
             self._events.append(event)
             waiting = list(self._waiting)
         for loop, awake in waiting:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(awake.set)
 
     def _replace_preview(self) -> None:
