@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -62,6 +63,9 @@ def _add_errors(app: FastAPI) -> None:
     async def stopped(http: HttpRequest, error: Exception) -> Response:
         return answer(http, ApiError(CANCELLED, f"{error}: nothing was made", "cancelled"))
 
+    async def gone(http: HttpRequest, error: Exception) -> Response:
+        return answer(http, ApiError(CANCELLED, "the connection ended within the request", "cancelled"))
+
     async def http_error(http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
@@ -76,6 +80,7 @@ def _add_errors(app: FastAPI) -> None:
     for kind in (SigeError, ApiError, QueueFullError):
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(Stopped, stopped)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, ours)

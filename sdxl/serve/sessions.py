@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from PIL import Image
+from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -24,6 +25,7 @@ from sdxl.errors import InputError
 from sdxl.pictures.images import check_same_size, to_rgb
 from sdxl.pictures.masks import Mask, is_empty
 from sdxl.serve.asked import Asked, text_flag
+from sdxl.serve.bodies import read_json
 from sdxl.serve.errors import ApiError, api_error
 from sdxl.serve.forms import Form, read_form
 from sdxl.serve.history import History
@@ -123,21 +125,23 @@ def make_router(server: Server) -> APIRouter:
     return router
 
 
+class Named(BaseModel):
+    """The JSON body that names a result."""
+
+    result: str | None = None
+
+
 async def _named(http: HttpRequest, optional: bool = False) -> str:
     """The result that a form or a JSON body names."""
     if http.headers.get("content-type", "").startswith("application/json"):
-        try:
-            said = await http.json()
-        except ValueError as error:
-            raise InputError('body: is no JSON, expected {"result": ID}', "result") from error
-        name = said.get("result") if isinstance(said, dict) else None
+        name = (await read_json(http, Named)).result
     elif optional and not http.headers.get("content-type"):
         name = None
     else:
         name = (await read_form(http, ("result",), ())).texts.get("result")
-    if not optional and not isinstance(name, str):
+    if not optional and name is None:
         raise InputError("result: is missing, expected the id of a staged result", "result")
-    return name if isinstance(name, str) else ""
+    return name or ""
 
 
 class _SessionEdit:
