@@ -112,5 +112,6 @@ def test_everybody_is_answered_with_their_own_edit_or_told_to_come_again() -> No
         print(f"{dict(total)} in {SECONDS:g} s; median {waits[len(waits) // 2]:.2f} s, longest {waits[-1]:.2f} s")
         assert not sum(member.wrong for member in members)
         assert set(total) == {200, 429}
-        assert min(member.statuses[200] for member in members) >= 1  # nobody starves
+        by_way = Counter(member.ask.__name__ for member in members if member.statuses[200])
+        assert min(by_way[way] for way in ("openai", "stream", "a1111", "iopaint", "session")) > 0
         assert not len(one.server.queue) and not len(one.server.desk)

@@ -216,7 +216,9 @@ def test_sockets_need_a_key(tiny_server: Standing) -> None:
 def test_a_websocket_opens(tiny_server: Standing) -> None:
     address = f"ws://127.0.0.1:{tiny_server.port}/socket.io/?EIO=4&transport=websocket"
     opened = simple_websocket.Client(address, headers={"Authorization": f"Bearer {KEYS[0]}"})
-    assert "sid" in json.loads(opened.receive(timeout=5)[1:])
+    opened.send("40")  # joins; this client shows the first message with the second
+    first, second = (opened.receive(timeout=5) for _ in range(2))
+    assert "sid" in json.loads(first[1:]) and "sid" in json.loads(second[2:])
     opened.close()
     with pytest.raises(simple_websocket.ConnectionError):
         simple_websocket.Client(address)
