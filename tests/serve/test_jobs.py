@@ -17,6 +17,7 @@ from sdxl.errors import Cancelled, InputError
 from sdxl.serve.jobs import ALL, Ended, Event, Failed, Job, Made, Partial, Started, Stepped, partial_steps
 from sdxl.serve.queue import FairQueue
 from sdxl.serve.worker import BusyError, Worker, perform
+from tests.serve.standing import wait_for
 
 STUDIO: Any = SimpleNamespace(lane=0)
 
@@ -153,8 +154,7 @@ def test_a_worker_lives_on_whatever_happens(caplog: pytest.LogCaptureFixture) ->
     jobs = [a_job(wrong), a_job(), a_job(wrong)]
     for job in jobs:
         queue.put(job)
-    while len(seen) < 3:
-        pass
+    wait_for(lambda: len(seen) == 3, 5)
     queue.close()
     worker.join(5)
     assert [type(job.events[-1]) for job in jobs] == [Failed, Ended, Failed] and not queue.running
