@@ -36,6 +36,7 @@ class Standing:
 
     server: Server
     port: int
+    web: uvicorn.Server
 
     @property
     def address(self) -> str:
@@ -70,7 +71,7 @@ def standing(server: Server, keys: tuple[str, ...] = ()) -> Iterator[Standing]:
     thread.start()
     wait_for(lambda: web.started)
     try:
-        yield Standing(server, listening.getsockname()[1])
+        yield Standing(server, listening.getsockname()[1], web)
     finally:
         web.should_exit = True
         thread.join(30)

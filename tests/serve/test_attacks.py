@@ -207,6 +207,13 @@ def test_a_connection_in_use_outlives_the_limit_of_the_header(client: httpx.Clie
         assert client.get("/v1/models").status_code == 200
 
 
+def test_an_answer_in_two_parts_does_not_wait_in_between(guarded: Standing, client: httpx.Client) -> None:
+    assert client.get("/v1/models").status_code == 200
+    (connection,) = guarded.web.server_state.connections
+    opened = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+    assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_long_edit_outlives_the_limits(guarded: Standing, client: httpx.Client) -> None:
     for worker in guarded.server._workers:
         worker.studio.step_seconds = 0.75  # type: ignore[attr-defined]

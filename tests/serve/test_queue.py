@@ -167,6 +167,18 @@ def test_the_advice_when_to_come_back_follows_how_long_jobs_take() -> None:
     assert caught.value.seconds == 120
 
 
+def test_a_session_that_was_forgotten_while_it_runs_still_runs_once_at_a_time() -> None:
+    queue = FairQueue(lanes=2)
+    first, second = a_job("a", "s"), a_job("a", "s")
+    queue.put(first)
+    queue.put(second)
+    assert queue.take(0, timeout=0) is first
+    queue.forget("s")
+    assert queue.take(1, timeout=0) is None
+    queue.done(first)
+    assert queue.take(1, timeout=0) is second
+
+
 def test_a_queue_that_closes_ends_what_waits_and_takes_nothing_more() -> None:
     queue = FairQueue()
     running, waiting = a_job(), a_job()
