@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SAMPLERS", "as_parameters", "read_parameters"]
+__all__ = ["SAMPLERS", "as_parameters", "parameter_items", "read_parameters"]
 
 SAMPLERS = {  # our names of schedulers -> theirs of samplers
     "ddim": "DDIM",
@@ -67,13 +67,8 @@ def read_parameters(text: str) -> dict[str, Any]:
     >>> read_parameters("a house\\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 16x8")
     {'prompt': 'a house', 'steps': 20, 'scale': 7.0, 'seed': 1, 'scheduler': 'euler-ancestral'}
     """
-    lines = text.replace("\r", "").split("\n")
-    last = lines.pop() if len(lines) > 1 and _LAST.match(lines[-1].strip()) else ""
-    prompt, negative, rest = "\n".join(lines).partition(NEGATIVE)
-    said: dict[str, Any] = {"prompt": prompt.strip()}
-    if negative:
-        said["negative_prompt"] = rest.strip()
-    items: dict[str, str] = {one[1]: one[2] for one in list(_ITEM.finditer(last))[:MOST_ITEMS]}
+    items = parameter_items(text)
+    said: dict[str, Any] = {"prompt": items.pop("Prompt"), "negative_prompt": items.pop("Negative prompt")}
     for theirs, ours, kind in (("Steps", "steps", int), ("CFG scale", "scale", float), ("Seed", "seed", int),
                                ("Denoising strength", "strength", float)):  # fmt: skip
         number = _number(items.get(theirs, ""), kind)
@@ -82,6 +77,20 @@ def read_parameters(text: str) -> dict[str, Any]:
     ours_of = {theirs.lower(): ours for ours, theirs in SAMPLERS.items()}
     said["scheduler"] = ours_of.get(items.get("Sampler", "").lower())
     return {name: value for name, value in said.items() if value not in ("", None)}
+
+
+def parameter_items(text: str) -> dict[str, str]:
+    """What a text says, by the names that it has there; `Prompt` and `Negative prompt` are always among them.
+
+    >>> parameter_items("a house\\nSteps: 20, Sampler: Euler a")
+    {'Prompt': 'a house', 'Negative prompt': '', 'Steps': '20', 'Sampler': 'Euler a'}
+    """
+    lines = text.replace("\r", "").split("\n")
+    last = lines.pop() if len(lines) > 1 and _LAST.match(lines[-1].strip()) else ""
+    prompt, _, negative = "\n".join(lines).partition(NEGATIVE)
+    items = {one[1]: one[2] for one in list(_ITEM.finditer(last))[:MOST_ITEMS]}
+    prompts = {"Prompt": prompt.strip(), "Negative prompt": negative.strip()}
+    return {**prompts, **items, **prompts}
 
 
 def _number(text: str, kind: type[int] | type[float]) -> int | float | None:

@@ -9,11 +9,12 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sdxl.serve import openai, sessions
-from sdxl.serve.errors import ApiError, api_error
+from sdxl.serve import a1111, iopaint, openai, sessions
+from sdxl.serve.errors import ApiError, api_error, content_of
 from sdxl.serve.guard import Guard
 from sdxl.serve.queue import QueueFullError
 from sdxl.serve.server import Server, Stopped
@@ -36,11 +37,12 @@ def make_app(server: Server, *, keys: tuple[str, ...] = ()) -> Any:
             server.stop()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
-    for router in (openai.make_router(server), sessions.make_router(server)):
-        app.include_router(router)
+    for adapter in (openai, sessions, a1111):
+        app.include_router(adapter.make_router(server))
+    iopaint.add_to(app, server)
     _add_health(app, server)
     _add_errors(app)
-    return Guard(app, keys=keys, most_bytes=server.limits.most_bytes)
+    return Guard(app, keys=keys, most_bytes=server.limits.most_bytes, seconds=server.limits.body_seconds)
 
 
 def _add_health(app: FastAPI, server: Server) -> None:
@@ -56,31 +58,34 @@ def _add_health(app: FastAPI, server: Server) -> None:
 
 def _add_errors(app: FastAPI) -> None:
     async def ours(http: HttpRequest, error: Exception) -> Response:
-        return answer(api_error(error))
+        return answer(http, api_error(error))
 
     async def stopped(http: HttpRequest, error: Exception) -> Response:
-        return answer(ApiError(CANCELLED, f"{error}: nothing was made", "cancelled"))
+        return answer(http, ApiError(CANCELLED, f"{error}: nothing was made", "cancelled"))
+
+    async def gone(http: HttpRequest, error: Exception) -> Response:
+        return answer(http, ApiError(CANCELLED, "the connection ended within the request", "cancelled"))
 
     async def http_error(http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        return answer(ApiError(error.status_code, f"{http.method} {http.url.path[:80]}: {error.detail}", code))
+        return answer(http, ApiError(error.status_code, f"{http.method} {http.url.path[:80]}: {error.detail}", code))
 
     async def invalid(http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return answer(ApiError(400, f"{where}: {first['msg']}"[:300], "invalid_value", where))
+        return answer(http, ApiError(400, f"{where}: {first['msg']}"[:300], "invalid_value", where))
 
     for kind in (SigeError, ApiError, QueueFullError):
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(Stopped, stopped)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, ours)
 
 
-def answer(error: ApiError) -> Response:
-    """The error as OpenAI's clients read it."""
-    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return JSONResponse({"error": content}, error.status, error.headers)
+def answer(http: HttpRequest, error: ApiError) -> Response:
+    """The error as the clients of the request's path read it."""
+    return JSONResponse(content_of(error, http.scope["path"]), error.status, error.headers)

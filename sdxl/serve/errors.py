@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from sdxl.errors import CheckpointError, InputError
 from sdxl.serve.queue import QueueFullError
@@ -11,9 +12,10 @@ from sdxl.serve.worker import BusyError
 from sige.errors import ConfigError, SigeError
 from sige.terminal import as_line
 
-__all__ = ["ApiError", "api_error"]
+__all__ = ["ApiError", "api_error", "content_of"]
 
 LONGEST = 500  # characters of a message; it may quote what the client sent
+WEB_UIS = ("/sdapi/", "/api/v1/")  # paths of A1111's and of IOPaint's API, whose clients read errors in one other form
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -63,3 +65,15 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, SigeError):
         return ApiError(400, message, "invalid_value")
     return ApiError(500, "the server has a fault here: its log says more", "internal_error")
+
+
+def content_of(error: ApiError, path: str) -> dict[str, Any]:
+    """The body of an error's answer, in the form that the clients of that path read.
+
+    >>> content_of(ApiError(400, "steps: got 0", "invalid_value"), "/sdapi/v1/img2img")
+    {'error': 'invalid_value', 'detail': 'steps: got 0', 'body': '', 'errors': 'steps: got 0'}
+    """
+    if path.startswith(WEB_UIS):
+        return {"error": error.code, "detail": error.message, "body": "", "errors": error.message}
+    said = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": said}

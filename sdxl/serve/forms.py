@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request as HttpRequest
 
@@ -36,6 +37,13 @@ async def read_form(request: HttpRequest, texts: Collection[str], files: Collect
     kind = request.headers.get("content-type", "")
     if not kind.startswith(("multipart/form-data", "application/x-www-form-urlencoded")):
         raise InputError(f"content-type: got {kind[:60]!r}, expected multipart/form-data: send the pictures as files")
+    try:
+        return await _read(request, texts, files)
+    except FormParserError as error:  # newer versions of Starlette say so themselves
+        raise InputError(f"body: is no whole form ({str(error)[:100]}): send it again", "body") from error
+
+
+async def _read(request: HttpRequest, texts: Collection[str], files: Collection[str]) -> Form:
     said: dict[str, str] = {}
     sent: dict[str, list[bytes]] = {}
     async with request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD) as form:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from sdxl.serve.errors import ApiError
+from sdxl.serve.errors import ApiError, content_of
 
 __all__ = ["COOKIE", "Guard", "key_of"]
 
@@ -140,8 +140,7 @@ async def refuse(scope: MutableMapping[str, Any], send: Send, error: ApiError) -
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})
         return
-    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    body = json.dumps({"error": content}).encode()
+    body = json.dumps(content_of(error, scope["path"])).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

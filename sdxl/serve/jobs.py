@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ended", "Event", "Failed", "Job", "Made", "Partial", "Queued", "Started", "Stepped", "partial_steps"]
 
-ALL = -1  # of `partials`: a preview after every step
+ALL = -1  # of `partials`: a preview after every step, of which the newest is kept
 _numbers = itertools.count(1)
 
 
@@ -105,7 +106,8 @@ class Job:
         self.pictures, self.partials = pictures, partials
         self.made = 0
         self.asked_at, self.started_at, self.ended_at = monotonic(), 0.0, 0.0
-        self._events: list[Event] = []
+        self._events: list[Event | None] = []  # None: a preview that a newer one has replaced
+        self._preview: int | None = None  # the number of the newest event that is one
         self._cancelled: str | None = None
         self._lock = Lock()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -122,11 +124,19 @@ class Job:
         elif isinstance(event, Made):
             self.made += 1
         with self._lock:
+            if isinstance(event, Partial) and self.partials == ALL:
+                self._replace_preview()
             self._events.append(event)
             waiting = list(self._waiting)
         for loop, awake in waiting:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(awake.set)
+
+    def _replace_preview(self) -> None:
+        """Forgets the preview before: a picture for each step of a large one would fill the memory."""
+        if self._preview is not None:
+            self._events[self._preview] = None
+        self._preview = len(self._events)
 
     def on_step(self, step: Step) -> bool:
         """Tells a step, and a preview where one is due; False where the job was cancelled."""
@@ -165,7 +175,7 @@ class Job:
     def events(self) -> list[Event]:
         """What has happened so far."""
         with self._lock:
-            return list(self._events)
+            return [event for event in self._events if event is not None]
 
     async def follow(self) -> AsyncIterator[Event]:
         """Every event, from the first to the one that ends the job."""
@@ -178,7 +188,8 @@ class Job:
                     await mark[1].wait()
                     mark[1].clear()
                 event = self._events[number]
-                yield event
+                if event is not None:
+                    yield event
                 if isinstance(event, (Ended, Failed)):
                     return
         finally:

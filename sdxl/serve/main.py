@@ -127,6 +127,7 @@ def _serve(given: Namespace) -> None:
         import uvicorn
 
         from sdxl.serve.app import make_app
+        from sdxl.serve.listening import connections
     except ImportError as error:
         raise InputError(f"the server needs more packages ({error}): pip install 'sige[serve]'") from error
     listening = _listen(given.host, given.port)
@@ -135,7 +136,13 @@ def _serve(given: Namespace) -> None:
         address = f"http://{_shown(given.host)}:{listening.getsockname()[1]}"
         say(f"{server.model}: ready at {address}")
         app = make_app(server, keys=_keys(given))
-        config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=15, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app,
+            http=connections(server.limits.most_connections, server.limits.header_seconds),
+            log_level="warning",
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=5,
+        )
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()
@@ -146,7 +153,7 @@ def _server(given: Namespace) -> Any:
 
     from sdxl.serve.asked import Defaults
     from sdxl.serve.server import Limits, Server
-    from sdxl.serve.weights import loader, name_of
+    from sdxl.serve.weights import loader, name_of, scheduler_of
 
     logging.getLogger("sdxl").setLevel(logging.INFO)
     if given.workers > 1 and given.device in ("auto", "cpu") and not torch.cuda.is_available():
@@ -163,6 +170,7 @@ def _server(given: Namespace) -> Any:
     server = Server(
         lambda: loader(partial(_fields, given)),
         model=model,
+        scheduler=scheduler_of(_fields(given, "inpainting")),
         defaults=Defaults(given.steps or 30, scale, given.preset),
         limits=limits,
         workers=given.workers,

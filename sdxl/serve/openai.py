@@ -55,12 +55,12 @@ def make_router(server: Server) -> APIRouter:
     @router.post("/images/edits")
     async def edits(http: HttpRequest) -> Response:
         form = await read_form(http, FIELDS + IGNORED, ("image", "mask"))
-        edit = _Edit(server, form)
+        edit = await server.aside(_Edit, server, form)
         job = server.submit(edit.job(http.state.key))
         if edit.streams:
             return StreamingResponse(edit.stream(job, http), media_type="text/event-stream", headers=NO_STORE)
         made = await server.pictures(job, http.is_disconnected)
-        return JSONResponse(edit.answer(made))
+        return JSONResponse(await server.aside(edit.answer, made))
 
     return router
 
@@ -111,14 +111,13 @@ class _Edit:
         common = {"created_at": int(time.time()), "output_format": self.format, "size": self.size}
         async for event in self.server.follow(job, http.is_disconnected):
             if isinstance(event, Partial):
-                content = base64.b64encode(encoded(event.image, self.format)).decode()
-                said = {"b64_json": content, "partial_image_index": event.index, **common}
+                drawn = await self.server.aside(encoded, event.image, self.format)
+                said = {"b64_json": base64.b64encode(drawn).decode(), "partial_image_index": event.index, **common}
                 yield sent_event("image_edit.partial_image", said)
             elif isinstance(event, Made):
                 made.append(event)
-                yield sent_event(
-                    "image_edit.completed", {"b64_json": self._base64(event), "usage": usage([event]), **common}
-                )
+                content = await self.server.aside(self._base64, event)
+                yield sent_event("image_edit.completed", {"b64_json": content, "usage": usage([event]), **common})
             elif isinstance(event, Failed):
                 error = api_error(event.error)
                 yield sent_event("error", {"error": {"message": error.message, "type": error.type,
@@ -131,7 +130,8 @@ class _Edit:
         from dataclasses import replace
 
         one = replace(self.request, sampling=replace(self.request.sampling, seed=made.seed))
-        text = with_text(made.result.image, one, self.server.model) if self.format == "png" else None
+        named = self.server.model, self.server.scheduler
+        text = with_text(made.result.image, one, *named) if self.format == "png" else None
         return base64.b64encode(encoded(made.result.image, self.format, text)).decode()
 
 

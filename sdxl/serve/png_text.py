@@ -13,13 +13,14 @@ from sdxl.pictures.png import png_text
 __all__ = ["settings_of", "with_text"]
 
 
-def settings_of(request: Request, model: str) -> dict[str, Any]:
+def settings_of(request: Request, model: str, scheduler: str) -> dict[str, Any]:
     """The request's settings by the names that the command line knows; its pictures have no files to name."""
     sampling = request.sampling
     said = {
         "task": request.task,
         "run_type": "original" if request.policy is None else "sige",
         "model": model,
+        "scheduler": scheduler,
         "prompt": sampling.prompt,
         "negative_prompt": sampling.negative_prompt,
         "steps": sampling.steps,
@@ -34,6 +35,6 @@ def settings_of(request: Request, model: str) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def with_text(image: Image.Image, request: Request, model: str) -> PngInfo:
+def with_text(image: Image.Image, request: Request, model: str, scheduler: str) -> PngInfo:
     """The texts of a picture that the request made."""
-    return png_text(image, settings_of(request, model))
+    return png_text(image, settings_of(request, model, scheduler))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from threading import Condition
 
-from sdxl.serve.jobs import Job, Queued
+from sdxl.serve.jobs import Ended, Job, Queued
 
 __all__ = ["FairQueue", "QueueFullError"]
 
@@ -44,6 +44,8 @@ class FairQueue:
     def put(self, job: Job) -> None:
         """Adds a job; raises `QueueFullError` where its key, or all keys together, have too many waiting."""
         with self._changed:
+            if self._closed:
+                raise QueueFullError("the server stops: try again when it is back", 10)
             of_key = sum(map(len, self._waiting.get(job.key, {}).values()))
             for count, most, whose in ((of_key, self.most_of_key, "yours"), (self._count(), self.most, "all clients'")):
                 if count >= most:
@@ -107,13 +109,16 @@ class FairQueue:
             return list(self._running)
 
     def close(self) -> None:
-        """Lets the workers go; jobs that wait are cancelled."""
+        """Lets the workers go; jobs that wait are cancelled, and have ended."""
         with self._changed:
             self._closed = True
             left = [job for turns in self._waiting.values() for jobs in turns.values() for job in jobs]
             self._waiting.clear()
+            self._places.clear()
             for job in (*left, *self._running):
                 job.cancel("the server stops")
+            for job in left:
+                job.tell(Ended(job.why))
             self._changed.notify_all()
 
     # ---- with the lock held -----------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -27,6 +28,8 @@ from sdxl.serve.worker import Worker
 
 __all__ = ["POLL", "Limits", "Server", "Stopped"]
 
+Value = TypeVar("Value")
+
 POLL = 0.1  # seconds between two looks whether the client is still there
 
 
@@ -39,6 +42,9 @@ class Limits:
     """What one client, and all together, may ask for."""
 
     most_bytes: int = 50_000_000  # of a request's body
+    body_seconds: float = 60.0  # until the next part of a body arrives
+    header_seconds: float = 30.0  # until a request's whole header has arrived
+    most_connections: int = 512
     most_waiting: int = 64
     most_waiting_of_key: int = 16
     most_sessions: int = 1000
@@ -51,6 +57,7 @@ class Server:
 
     loader: Callable[[], Callable[[str], Any]]
     model: str  # its name, as clients write it
+    scheduler: str = "ddim"  # that its pipelines paint with
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     workers: int = 1
@@ -65,6 +72,7 @@ class Server:
         assert folder is not None
         self.desk = Desk(folder, limits.most_sessions)
         self.tables = [Tables(limits.budget) for _ in range(self.workers)]
+        self._aside = ThreadPoolExecutor(2, "sdxl-pictures")
         self._workers = [Worker(Studio(self.loader(), lane), self.queue, self._ended) for lane in range(self.workers)]
 
     def warm(self) -> None:
@@ -83,6 +91,7 @@ class Server:
         for worker in self._workers:
             if worker.is_alive:
                 worker.join(30)
+        self._aside.shutdown(wait=False, cancel_futures=True)
         if self._own is not None:
             with suppress(OSError):
                 self._own.cleanup()
@@ -101,6 +110,10 @@ class Server:
             "sige_sessions": len(self.desk),
             "sige_recordings_bytes": sum(tables.nbytes for tables in self.tables),
         }
+
+    async def aside(self, function: Callable[..., Value], *arguments: Any) -> Value:
+        """Calls a function that reads or writes pictures, which may take seconds, while others are answered."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, function, *arguments)
 
     def _ended(self, job: Job) -> None:
         self.metrics.count(job)
@@ -160,4 +173,4 @@ class Server:
         """The work of an edit in a session: its results are staged; `about` of `Made` is (identity, picture's name)."""
         from sdxl.serve.session_work import SessionWork
 
-        return SessionWork(self.tables, self.defaults, self.model, history, asked, mask, edited)
+        return SessionWork(self.tables, self.defaults, self.model, self.scheduler, history, asked, mask, edited)

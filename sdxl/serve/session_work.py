@@ -28,6 +28,7 @@ class SessionWork:
     tables: Sequence[Tables]  # by the worker's lane
     defaults: Defaults
     model: str  # its name, for the pictures' texts
+    scheduler: str
     history: History
     asked: Asked
     mask: Mask | None  # [H, W]
@@ -42,7 +43,7 @@ class SessionWork:
         for number in range(job.pictures):
             one = replace(request, sampling=replace(request.sampling, seed=first + number))
             result = self._made(one, name, studio, job)
-            text = with_text(result.image, one, self.model)
+            text = with_text(result.image, one, self.model, self.scheduler)
             about = self.history.stage(encoded(result.image, text=text), one.sampling.seed)
             tables.know(self.history.id, result.image, about[1])
             job.tell(Made(number, result, one.sampling.seed, about))

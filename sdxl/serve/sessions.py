@@ -11,13 +11,13 @@ DELETE /v1/sessions/ID
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter
 from PIL import Image
+from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -25,6 +25,7 @@ from sdxl.errors import InputError
 from sdxl.pictures.images import check_same_size, to_rgb
 from sdxl.pictures.masks import Mask, is_empty
 from sdxl.serve.asked import Asked, text_flag
+from sdxl.serve.bodies import read_json
 from sdxl.serve.errors import ApiError, api_error
 from sdxl.serve.forms import Form, read_form
 from sdxl.serve.history import History
@@ -53,7 +54,7 @@ def make_router(server: Server) -> APIRouter:
         content = form.file("image")
         if content is None:
             raise InputError("image: is missing, expected a picture as a file", "image")
-        picture = await asyncio.to_thread(lambda: encoded(to_rgb(picture_of(content))))
+        picture = await server.aside(lambda: encoded(to_rgb(picture_of(content))))
         return JSONResponse(server.desk.begin(picture, http.state.key).facts(), 201)
 
     @router.get("/{one}")
@@ -74,8 +75,8 @@ def make_router(server: Server) -> APIRouter:
     async def edits(http: HttpRequest, one: str) -> Response:
         history = found(http, one)
         form = await read_form(http, FIELDS, ("mask", "painted"))
-        edit = _SessionEdit(server, history, form)
-        job = edit.submit(http.state.key)
+        edit = await server.aside(_SessionEdit, server, history, form)
+        job = await server.aside(edit.submit, http.state.key)
         if edit.streams:
             return StreamingResponse(edit.stream(job, http), media_type="text/event-stream", headers=NO_STORE)
         made = await server.pictures(job, http.is_disconnected)
@@ -124,21 +125,23 @@ def make_router(server: Server) -> APIRouter:
     return router
 
 
+class Named(BaseModel):
+    """The JSON body that names a result."""
+
+    result: str | None = None
+
+
 async def _named(http: HttpRequest, optional: bool = False) -> str:
     """The result that a form or a JSON body names."""
     if http.headers.get("content-type", "").startswith("application/json"):
-        try:
-            said = await http.json()
-        except ValueError as error:
-            raise InputError('body: is no JSON, expected {"result": ID}', "result") from error
-        name = said.get("result") if isinstance(said, dict) else None
+        name = (await read_json(http, Named)).result
     elif optional and not http.headers.get("content-type"):
         name = None
     else:
         name = (await read_form(http, ("result",), ())).texts.get("result")
-    if not optional and not isinstance(name, str):
+    if not optional and name is None:
         raise InputError("result: is missing, expected the id of a staged result", "result")
-    return name if isinstance(name, str) else ""
+    return name or ""
 
 
 class _SessionEdit:
@@ -185,7 +188,7 @@ class _SessionEdit:
     async def stream(self, job: Job, http: HttpRequest) -> AsyncIterator[bytes]:
         """The answer as events: the place in the queue, steps with previews, each result, the end."""
         async for event in self.server.follow(job, http.is_disconnected):
-            said = self._said(event)
+            said = await self.server.aside(self._said, event)
             if said is not None:
                 yield sent_event(*said)
 

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sdxl.errors import InputError
-from sdxl.pictures.images import FORMATS, check_pixels, size_of, to_rgb
+from sdxl.pictures.images import FORMATS, check_pixels, flatten, size_of, to_rgb
 from sdxl.pictures.masks import Mask, mask_from_image
 
-__all__ = ["POLARITIES", "decoded", "encoded", "mask_of", "opacity_mask", "picture_of", "raw_rgb"]
+__all__ = ["POLARITIES", "decoded", "drawn_mask", "encoded", "mask_of", "opacity_mask", "picture_of", "raw_rgb"]
 
 POLARITIES = ("transparent", "white")  # what a mask's pixels to paint look like
 WRITTEN = {"png": "PNG", "jpeg": "JPEG", "jpg": "JPEG", "webp": "WEBP"}
@@ -47,7 +47,7 @@ def decoded(text: str, field: str = "image") -> bytes:
     """The bytes of a base64 text, with or without `data:image/png;base64,` before it."""
     text = text.partition(",")[2] if text[:5] == "data:" else text
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # some programs break the text into lines
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{field}: is no base64, expected a picture in base64", field) from error
 
@@ -84,6 +84,20 @@ def mask_of(image: Image.Image, polarity: str = "transparent", field: str = "mas
             field,
         )
     return opacity_mask(image)
+
+
+def drawn_mask(image: Image.Image, field: str = "mask") -> Mask:  # [H, W], 0 or 1
+    """The mask as other web UIs' clients draw it: opaque where it has transparent parts, else lighter than grey.
+
+    >>> drawn_mask(Image.new("RGBA", (1, 1), (255, 204, 0, 0))), drawn_mask(Image.new("L", (1, 1), 200))
+    (array([[0.]], dtype=float32), array([[1.]], dtype=float32))
+    """
+    if has_alpha(image):
+        opacity = np.asarray(image.convert("RGBA").getchannel("A"))  # [H, W]
+        if opacity.min() < 255:
+            return (opacity > 127).astype(np.float32)
+    lightness = np.asarray(flatten(image, "black", field)[0].convert("L"))  # [H, W]
+    return (lightness > 127).astype(np.float32)
 
 
 def encoded(image: Image.Image, output_format: str = "png", text: object = None) -> bytes:

@@ -9,9 +9,10 @@ from sdxl.commands.fields import Fields
 from sdxl.commands.weights import choose_weights, place
 from sdxl.pipelines.find import Weights
 from sdxl.pipelines.load import for_task, load_weights
+from sdxl.pipelines.schedulers import default_scheduler
 from sige.dtypes import named_dtype
 
-__all__ = ["loader", "name_of"]
+__all__ = ["loader", "name_of", "scheduler_of"]
 
 
 def loader(said: Callable[[str], Fields]) -> Callable[[str], Any]:
@@ -49,3 +50,8 @@ def name_of(fields: Fields) -> str:
     if fields.weight_path.suffix == ".safetensors":
         return fields.weight_path.stem
     return choose_weights(fields).settings.model
+
+
+def scheduler_of(fields: Fields) -> str:
+    """The scheduler that the model's pipelines paint with."""
+    return fields.scheduler or default_scheduler(choose_weights(fields).base.kind)

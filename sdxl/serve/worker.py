@@ -46,6 +46,8 @@ class Worker:
             try:
                 perform(job, self.studio)
                 self.seen(job)
+            except Exception:
+                logger.exception("%s has ended, but what follows it failed by a fault of the server", job.id)
             finally:
                 self.queue.done(job)
 
