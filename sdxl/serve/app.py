@@ -13,6 +13,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from sdxl.serve import openai, sessions
+from sdxl.serve.editor_files import add_editor
 from sdxl.serve.errors import ApiError, api_error
 from sdxl.serve.guard import Guard
 from sdxl.serve.queue import QueueFullError
@@ -38,6 +39,7 @@ def make_app(server: Server, *, keys: tuple[str, ...] = ()) -> Any:
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     for router in (openai.make_router(server), sessions.make_router(server)):
         app.include_router(router)
+    add_editor(app, server.model, server.defaults)
     _add_health(app, server)
     _add_errors(app)
     return Guard(app, keys=keys, most_bytes=server.limits.most_bytes)

@@ -1,0 +1,69 @@
+// What an edit cost, and what was recomputed at each level.
+
+import { byId, drawing, make } from "./dom.js";
+
+/** @import { Level, Result } from "./api.js" */
+
+const PASSES = { dense: "dense", half: "half dense", outer: "without the deepest level", packed: "sparse", skipped: "skipped" };
+const COLOUR = [255, 122, 26, 255];
+
+/**
+ * Shows what a result cost; nothing where the server said nothing of it.
+ * @param {Result | undefined} result
+ * @param {number} shown the level that lies over the picture; -1: none
+ * @param {(level: number) => void} choose
+ */
+export function showCost(result, shown, choose) {
+  byId("cost", HTMLFieldSetElement).hidden = !result;
+  if (!result) return;
+  const figures = {
+    Time: `${result.seconds.toFixed(result.seconds < 10 ? 2 : 0)} s`,
+    Passes: passesOf(result),
+    "Share of the dense work": percent(result.computed),
+    Seed: String(result.seed),
+  };
+  const rows = Object.entries(figures).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
+  byId("figures", HTMLDListElement).replaceChildren(...rows);
+  const buttons = result.levels.map((level, at) => levelButton(level, at === shown, () => choose(at === shown ? -1 : at)));
+  byId("levels", HTMLDivElement).replaceChildren(...buttons);
+}
+
+/** @param {Result} result */
+function passesOf({ passes, steps }) {
+  const parts = Object.entries(PASSES).flatMap(([kind, name]) => (passes[kind] ? [`${passes[kind]} ${name}`] : []));
+  return parts.length ? parts.join(", ") : `${steps} steps`;
+}
+
+/**
+ * @param {Level} level
+ * @param {boolean} isShown
+ * @param {() => void} act
+ */
+function levelButton(level, isShown, act) {
+  const title = `Show what was recomputed at the level of ${level.width} × ${level.height} positions`;
+  const button = make("button", { type: "button", title, ariaPressed: String(isShown) }, percent(level.share));
+  button.append(make("small", {}, `${level.width} × ${level.height}`));
+  button.addEventListener("click", act);
+  return button;
+}
+
+/**
+ * The positions of a level that were recomputed, a pixel for each.
+ * @param {Level} level
+ * @returns {HTMLCanvasElement}
+ */
+export function drawLevel({ height, width, bits }) {
+  const bytes = Uint8Array.from(atob(bits), (sign) => sign.charCodeAt(0));
+  const context = drawing(width, height);
+  const image = context.createImageData(width, height);
+  for (let at = 0; at < width * height; at++) {
+    if ((bytes[at >> 3] >> (7 - (at & 7))) & 1) image.data.set(COLOUR, 4 * at);
+  }
+  context.putImageData(image, 0, 0);
+  return context.canvas;
+}
+
+/** @param {number} share */
+function percent(share) {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
