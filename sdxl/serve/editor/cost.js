@@ -15,9 +15,10 @@ const COLOUR = [255, 122, 26, 255];
  */
 export function showCost(result, shown, choose) {
   byId("cost", HTMLFieldSetElement).hidden = !result;
+  byId("summary", HTMLOutputElement).value = result ? `${secondsOf(result)} · ${percent(result.computed)} of the dense work` : "";
   if (!result) return;
   const figures = {
-    Time: `${result.seconds.toFixed(result.seconds < 10 ? 2 : 0)} s`,
+    Time: secondsOf(result),
     Passes: passesOf(result),
     "Share of the dense work": percent(result.computed),
     Seed: String(result.seed),
@@ -26,6 +27,11 @@ export function showCost(result, shown, choose) {
   byId("figures", HTMLDListElement).replaceChildren(...rows);
   const buttons = result.levels.map((level, at) => levelButton(level, at === shown, () => choose(at === shown ? -1 : at)));
   byId("levels", HTMLDivElement).replaceChildren(...buttons);
+}
+
+/** @param {Result} result */
+function secondsOf({ seconds }) {
+  return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
 }
 
 /** @param {Result} result */

@@ -4,8 +4,8 @@ import { drawing, pngOf } from "./dom.js";
 
 /** @import { Layer } from "./layer.js" */
 
-export const MASK_COLOUR = "#f0384b"; // of the layer; only its opacity counts
-const [RED, GREEN, BLUE] = [0xf0, 0x38, 0x4b];
+export const MASK_COLOUR = "#a020f0"; // of the layer: few pictures have it; only its opacity counts
+const [RED, GREEN, BLUE] = [0xa0, 0x20, 0xf0];
 const SMALLEST_DIFFERENCE = 8; // of 255: what JPEG changes in a picture that looks the same
 
 /**

@@ -31,7 +31,7 @@ class Panel {
     this.parts = parts;
     const { session, settings, painter, runner } = parts;
     for (const one of [session, settings, painter]) one.addEventListener("change", () => this.#show());
-    painter.addEventListener("begin", () => this.#show());
+    painter.addEventListener("draw", () => this.#showHint());
     for (const kind of ["progress", "end"]) runner.addEventListener(kind, () => this.#show());
     runner.addEventListener("error", (event) => this.#complain(/** @type {CustomEvent} */ (event).detail));
     byId("panel", HTMLFormElement).addEventListener("submit", (event) => {
@@ -84,23 +84,28 @@ class Panel {
 
   #show() {
     const { session, settings, painter, runner } = this.parts;
-    const { mode, locked, feather, tool } = settings.values;
+    const { mode, locked, feather } = settings.values;
     const isPaint = mode === "paint";
-    const isEmpty = painter.layer.isEmpty && !painter.isPainting;
+    const isEmpty = painter.layer.isEmpty;
     byId("mask-box", HTMLFieldSetElement).hidden = isPaint;
     byId("lock", HTMLButtonElement).ariaPressed = String(locked);
     byId("feather-text", HTMLOutputElement).value = `${feather} px`;
     byId("generate", HTMLButtonElement).disabled = !session.facts || isEmpty || Boolean(runner.progress);
     for (const id of ["clear", "grow", "mask-export"]) byId(id, HTMLButtonElement).disabled = isEmpty || !session.facts;
     for (const id of ["invert", "mask-import", "mask-difference"]) byId(id, HTMLButtonElement).disabled = !session.facts;
-    const hint = byId("hint", HTMLParagraphElement);
-    hint.hidden = !session.facts || !isEmpty || tool === "hand";
-    hint.textContent = isPaint ? HINTS.paint : HINTS.mask;
+    this.#showHint();
     this.#showProgress();
     if (!this.#defaults) return;
     const { steps, guidance_scale, strength } = this.#defaults;
     const shown = { steps, guidance: guidance_scale, strength: isPaint ? strength.painted : strength.mask };
     for (const [id, value] of Object.entries(shown)) byId(id, HTMLInputElement).placeholder = String(value);
+  }
+
+  #showHint() {
+    const { session, settings, painter } = this.parts;
+    const hint = byId("hint", HTMLParagraphElement);
+    hint.hidden = !session.facts || painter.isPainting || !painter.layer.isEmpty || settings.values.tool === "hand";
+    hint.textContent = settings.values.mode === "paint" ? HINTS.paint : HINTS.mask;
   }
 
   #showProgress() {

@@ -31,11 +31,12 @@ export class Results {
     strips.addEventListener("choose", () => this.#choose());
     strips.addEventListener("go", (event) => this.goTo(/** @type {CustomEvent} */ (event).detail));
     runner.addEventListener("result", (event) => strips.choose(/** @type {CustomEvent} */ (event).detail.id));
+    runner.addEventListener("preview", (event) => this.#preview(/** @type {CustomEvent} */ (event).detail));
+    runner.addEventListener("end", () => this.#preview(null));
     painter.addEventListener("begin", () => this.#paintOn());
     painter.addEventListener("change", () => this.#showLayer(true));
-    for (const [id, act] of Object.entries({ accept: this.accept, discard: this.discard, retry: this.retry, compare: this.compare })) {
-      onPress(id, act.bind(this));
-    }
+    const acts = { accept: this.accept, discard: this.discard, retry: this.retry, compare: this.compare, recomputed: this.nextLevel };
+    for (const [id, act] of Object.entries(acts)) onPress(id, act.bind(this));
     onPress("picture-undo", () => this.walk(-1));
     onPress("picture-redo", () => this.walk(1));
   }
@@ -116,6 +117,13 @@ export class Results {
     this.#showLayer(true);
   }
 
+  /** @param {ImageBitmap | null} preview */
+  #preview(preview) {
+    this.parts.stage.preview?.close();
+    this.parts.stage.preview = preview;
+    this.parts.stage.draw();
+  }
+
   /** @param {boolean} isShown */
   #showLayer(isShown) {
     this.parts.stage.showsLayer = isShown;
@@ -175,6 +183,8 @@ export class Results {
     const { session, strips } = this.parts;
     const facts = session.facts;
     for (const id of ["accept", "discard", "retry", "compare"]) byId(id, HTMLButtonElement).disabled = !strips.chosen;
+    byId("recomputed", HTMLButtonElement).disabled = !this.#result;
+    byId("recomputed", HTMLButtonElement).ariaPressed = String(this.#level >= 0);
     byId("compare", HTMLButtonElement).ariaPressed = String(this.#compares);
     byId("picture-undo", HTMLButtonElement).disabled = !facts?.undo;
     byId("picture-redo", HTMLButtonElement).disabled = !facts?.redo;

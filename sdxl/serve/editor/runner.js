@@ -29,6 +29,7 @@ export class Runner extends EventTarget {
   #live = null;
   /** @type {Promise<void>} */
   #running = Promise.resolve();
+  #sending = new AbortController(); // of a request that the server has not answered yet
 
   /**
    * @param {Session} session
@@ -58,8 +59,9 @@ export class Runner extends EventTarget {
     if (!this.progress) return;
     this.#newest++;
     this.#say(null);
+    this.#sending.abort();
     await this.session.cancel();
-    await this.#running;
+    await this.#running; // its last step may still make a result, which goes
   }
 
   /**
@@ -70,7 +72,11 @@ export class Runner extends EventTarget {
     try {
       const form = await this.#form(how);
       if (number !== this.#newest) return;
-      for await (const told of this.session.edit(form)) await this.#hear(told, number, how);
+      const sending = (this.#sending = new AbortController());
+      for await (const told of this.session.edit(form, sending.signal)) {
+        if (sending === this.#sending) this.#sending = new AbortController();
+        await this.#hear(told, number, how);
+      }
     } catch (error) {
       if (number === this.#newest) this.dispatchEvent(new CustomEvent("error", { detail: error }));
     } finally {

@@ -102,11 +102,12 @@ export class Session extends EventTarget {
   /**
    * Makes an edit, and yields what the server tells of it.
    * @param {FormData} form
+   * @param {AbortSignal} signal
    * @returns {AsyncGenerator<Told>}
    */
-  async *edit(form) {
+  async *edit(form, signal) {
     form.append("stream", "true");
-    const answer = await this.api.fetch(this.#path("/edits"), { method: "POST", body: form });
+    const answer = await this.api.fetch(this.#path("/edits"), { method: "POST", body: form, signal });
     if (answer.body) yield* eventsOf(answer.body);
   }
 

@@ -95,7 +95,7 @@ export class Stage {
     if (this.preview) context.drawImage(this.#clipped(this.preview), 0, 0);
     if (this.before) this.#drawBefore(this.before, picture);
     if (this.level) this.#drawLevel(this.level, picture);
-    if (this.showsLayer || this.painter.isPainting) this.#drawLayer();
+    if ((this.showsLayer && !this.preview) || this.painter.isPainting) this.#drawLayer();
     this.#drawOutline();
     context.restore();
     this.#drawCursor();

@@ -46,7 +46,9 @@ export class Strips extends EventTarget {
       this.chosen = facts.staged.at(-1)?.id ?? null;
       this.dispatchEvent(new Event("choose"));
     }
-    byId("dock", HTMLElement).hidden = false;
+    const dock = byId("dock", HTMLElement);
+    dock.hidden = false;
+    dock.classList.toggle("empty", facts.entries.length === 1 && !facts.staged.length);
     fill(this.#history, facts.entries.map((name, at) => {
       const label = at ? String(at) : "Start";
       const button = thumb(this.session.address(name), label, `Go to picture ${label}`, at === facts.at);
