@@ -313,7 +313,9 @@ def test_in_live_mode_the_newest_stroke_wins(desk: Desk) -> None:
     page.wait_for_timeout(500)
     assert page.locator("#results .thumb").count() == 1 and len(sent) in (2, 3)
     changed = np.abs(desk.current().astype(int) - np.array(picture())).max(axis=2) > 0
-    assert changed[int(0.75 * SIDE), int(0.45 * SIDE) : int(0.55 * SIDE)].any(), "the newest stroke is not in the result"
+    assert changed[int(0.75 * SIDE), int(0.45 * SIDE) : int(0.55 * SIDE)].any(), (
+        "the newest stroke is not in the result"
+    )
 
 
 def test_colours_are_painted_over_and_made_real(desk: Desk) -> None:
@@ -391,14 +393,14 @@ def test_the_place_in_the_queue_is_shown(desk: Desk, address: str) -> None:
 
 
 def test_a_server_with_a_key_asks_for_it_once(begin: Callable[..., Desk], browser: Any, tmp_path: Path) -> None:
-    with listening(keys=("open; \"se,same\"",)) as address:
+    with listening(keys=('open; "se,same"',)) as address:
         page = browser.new_context().new_page()
         page.goto(address)
         page.wait_for_selector("#key-dialog[open]")
         page.fill("#key", "a wrong key")
         page.keyboard.press("Enter")
         page.wait_for_selector("#key-why:has-text('refused')")
-        page.fill("#key", "open; \"se,same\"")
+        page.fill("#key", 'open; "se,same"')
         page.keyboard.press("Enter")
         page.wait_for_selector("#model:not(:empty)")
         page.reload()
@@ -420,12 +422,22 @@ def test_a_session_that_has_ended_says_what_to_do(desk: Desk, address: str) -> N
 
 def test_a_reload_keeps_settings_and_the_session(desk: Desk) -> None:
     page = desk.page
-    values = {"#prompt": "a tower", "#negative": "rain", "#steps": "9", "#strength": "0.5", "#guidance": "3", "#dense": "0,2"}
+    values = {
+        "#prompt": "a tower",
+        "#negative": "rain",
+        "#steps": "9",
+        "#strength": "0.5",
+        "#guidance": "3",
+        "#dense": "0,2",
+    }
     for field, value in values.items():
         page.fill(field, value)
+    desk.stroke(*BALL)
+    mask = desk.mask()
     page.click("[data-tool=lasso]")
     page.click("#lock")
     page.click("#theme")
+    page.wait_for_timeout(700)  # the mask is kept a moment after the stroke
     page.reload()
     page.wait_for_selector("#history .thumb")
     assert {field: page.input_value(field) for field in values} == values
@@ -433,6 +445,10 @@ def test_a_reload_keeps_settings_and_the_session(desk: Desk) -> None:
     assert page.get_attribute("#lock", "aria-pressed") == "true"
     assert page.get_attribute("html", "data-theme") == "light"
     assert np.array_equal(desk.current(), np.array(picture()))
+    assert np.array_equal(desk.mask(), mask)
+    desk.open(picture(1))
+    page.wait_for_timeout(300)
+    assert not desk.mask().any(), "the mask of another picture"
 
 
 def test_a_picture_is_dropped_pasted_and_brings_its_settings(begin: Callable[..., Desk]) -> None:
@@ -499,8 +515,10 @@ def test_dark_and_light_follow_the_system_and_the_button(begin: Callable[..., De
 
 def test_every_control_has_a_name_and_is_reached_by_tab(desk: Desk) -> None:
     names = desk.page.evaluate(
-        """() => [...document.querySelectorAll("button, input:not([hidden]), textarea")].map((one) =>
-          [one.id || one.dataset.tool || one.value, one.title || one.ariaLabel || one.labels?.[0]?.innerText || one.innerText, one.tabIndex])"""
+        """() => [...document.querySelectorAll("button, input:not([hidden]), textarea")].map((one) => {
+          const name = one.title || one.ariaLabel || one.labels?.[0]?.innerText || one.innerText;
+          return [one.id || one.dataset.tool || one.value, name, one.tabIndex];
+        })"""
     )
     assert [one for one, name, _ in names if not name.strip()] == []
     assert [one for one, _, index in names if index < 0] == []

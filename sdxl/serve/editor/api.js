@@ -2,8 +2,14 @@
 
 /** @typedef {{height: number, width: number, share: number, bits: string}} Level */
 /** @typedef {{id: string, picture: string, seed: number}} Staged */
-/** @typedef {{id: string, current: string, entries: string[], at: number, undo: number, redo: number, staged: Staged[]}} Facts */
-/** @typedef {{model: string, steps: number, guidance_scale: number, strength: {mask: number, painted: number}, most_pictures: number}} Defaults */
+/**
+ * @typedef {{id: string, current: string, entries: string[], at: number, undo: number, redo: number,
+ *   staged: Staged[]}} Facts
+ */
+/**
+ * @typedef {{model: string, steps: number, guidance_scale: number, strength: {mask: number, painted: number},
+ *   most_pictures: number}} Defaults
+ */
 /**
  * @typedef {{id: string, picture: string, seed: number, seconds: number, steps: number, computed: number,
  *   passes: Record<string, number>, levels: Level[]}} Result
@@ -73,11 +79,15 @@ export class Api {
    */
   async #send(path, init) {
     try {
-      const headers = { "X-Requested-With": "XMLHttpRequest" }; // asks the guard for a 401 without the browser's own dialog
+      const headers = { "X-Requested-With": "XMLHttpRequest" }; // or a 401 would open the browser's own dialog
       return await fetch(path, { ...init, headers });
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") throw error;
-      throw new ApiError("The server does not answer. Look whether sige-serve still runs, then try again.", 0, "unreachable");
+      throw new ApiError(
+        "The server does not answer. Look whether sige-serve still runs, then try again.",
+        0,
+        "unreachable",
+      );
     }
   }
 }

@@ -4,7 +4,13 @@ import { byId, drawing, make } from "./dom.js";
 
 /** @import { Level, Result } from "./api.js" */
 
-const PASSES = { dense: "dense", half: "half dense", outer: "without the deepest level", packed: "sparse", skipped: "skipped" };
+const PASSES = {
+  dense: "dense",
+  half: "half dense",
+  outer: "without the deepest level",
+  packed: "sparse",
+  skipped: "skipped",
+};
 const COLOUR = [255, 122, 26, 255];
 
 /**
@@ -15,7 +21,9 @@ const COLOUR = [255, 122, 26, 255];
  */
 export function showCost(result, shown, choose) {
   byId("cost", HTMLFieldSetElement).hidden = !result;
-  byId("summary", HTMLOutputElement).value = result ? `${secondsOf(result)} · ${percent(result.computed)} of the dense work` : "";
+  byId("summary", HTMLOutputElement).value = result
+    ? `${secondsOf(result)} · ${percent(result.computed)} of the dense work`
+    : "";
   if (!result) return;
   const figures = {
     Time: secondsOf(result),
@@ -25,8 +33,19 @@ export function showCost(result, shown, choose) {
   };
   const rows = Object.entries(figures).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
   byId("figures", HTMLDListElement).replaceChildren(...rows);
-  const buttons = result.levels.map((level, at) => levelButton(level, at === shown, () => choose(at === shown ? -1 : at)));
+  const buttons = levelsOf(result).map((level, at) =>
+    levelButton(level, at === shown, () => choose(at === shown ? -1 : at)),
+  );
   byId("levels", HTMLDivElement).replaceChildren(...buttons);
+}
+
+/**
+ * The levels at which only a part was recomputed; none where every pass was dense.
+ * @param {Result | undefined} result
+ * @returns {Level[]}
+ */
+export function levelsOf(result) {
+  return result && (result.passes.packed || result.passes.half) ? result.levels : [];
 }
 
 /** @param {Result} result */

@@ -21,7 +21,9 @@ export function askKey(isWrong) {
 function ask(isWrong) {
   const dialog = byId("key-dialog", HTMLDialogElement);
   const field = byId("key", HTMLInputElement);
-  if (isWrong) byId("key-why", HTMLParagraphElement).textContent = "That key was refused. Look at the command that started the server, and type it again.";
+  if (isWrong)
+    byId("key-why", HTMLParagraphElement).textContent =
+      "That key was refused. Look at the command that started the server, and type it again.";
   field.value = "";
   dialog.oncancel = (event) => event.preventDefault(); // without a key nothing works here
   dialog.showModal();
@@ -43,6 +45,9 @@ function ask(isWrong) {
  */
 function quoted(value) {
   const plain = /^[\w!#$%&'*+.^`|~-]*$/.test(value);
-  const escaped = value.replace(/[^\w!#$%&'*+.^`|~ -]/g, (sign) => `\\${sign.charCodeAt(0).toString(8).padStart(3, "0")}`);
+  const escaped = value.replace(
+    /[^\w!#$%&'*+.^`|~ -]/g,
+    (sign) => `\\${sign.charCodeAt(0).toString(8).padStart(3, "0")}`,
+  );
   return plain ? value : `"${escaped}"`;
 }

@@ -2,6 +2,15 @@
 
 import { byId, make } from "./dom.js";
 
+const BY_HAND = [
+  { keys: ["Wheel"], does: "Zoom" },
+  { keys: ["Shift+Wheel", "Space+drag"], does: "Move the view" },
+  { keys: ["Alt+Wheel"], does: "Size of the brush" },
+  { keys: ["Right button"], does: "Erase" },
+  { keys: ["Two fingers"], does: "Zoom and move the view" },
+  { keys: ["Arrows", "Enter"], does: "Move the brush, put it down or lift it" },
+];
+
 /** @typedef {{keys: string[], does: string, act: () => unknown}} Binding */
 
 /**
@@ -18,10 +27,9 @@ export function listen(bindings) {
     event.preventDefault();
     act();
   });
-  const rows = bindings.flatMap(({ keys, does }) => [
-    make("dt", {}, ...keys.slice(0, 2).flatMap((key) => [make("kbd", {}, shown(key)), " "])),
-    make("dd", {}, does),
-  ]);
+  const rows = [...bindings, ...BY_HAND].map(({ keys, does }) =>
+    make("div", {}, make("dt", {}, ...keys.flatMap((key) => [make("kbd", {}, shown(key)), " "])), make("dd", {}, does)),
+  );
   byId("keys-list", HTMLDListElement).replaceChildren(...rows);
 }
 
@@ -29,12 +37,15 @@ export function listen(bindings) {
 function nameOf(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const shifts = event.shiftKey && (event.key.length > 1 || /[a-z]/.test(key)); // "?" needs no name for its Shift
-  return [event.ctrlKey || event.metaKey ? "Ctrl+" : "", event.altKey ? "Alt+" : "", shifts ? "Shift+" : "", key].join("");
+  return [event.ctrlKey || event.metaKey ? "Ctrl+" : "", event.altKey ? "Alt+" : "", shifts ? "Shift+" : "", key].join(
+    "",
+  );
 }
 
 /** @param {string} key */
 function shown(key) {
-  return key.split("+").map((part) => (part.length === 1 ? part.toUpperCase() : part)).join(" ") || "+";
+  const parts = key === "+" ? [key] : key.split("+");
+  return parts.map((part) => (part.length === 1 ? part.toUpperCase() : part)).join(" ");
 }
 
 /** @param {EventTarget | null} target */

@@ -68,7 +68,8 @@ export class Layer extends EventTarget {
       before: this.#before.getImageData(box.x, box.y, box.width, box.height),
       after: this.context.getImageData(box.x, box.y, box.width, box.height),
     });
-    while (this.#done.length > MOST_CHANGES || (this.#done.length > 1 && bytesOf(this.#done) > MOST_BYTES)) this.#done.shift();
+    while (this.#done.length > MOST_CHANGES || (this.#done.length > 1 && bytesOf(this.#done) > MOST_BYTES))
+      this.#done.shift();
     this.#undone = [];
     this.#changed();
     return true;

@@ -7,6 +7,7 @@ import { Api } from "./api.js";
 import { addHandle } from "./compare.js";
 import { byId, onPress } from "./dom.js";
 import { askKey } from "./key.js";
+import { keeper } from "./kept_mask.js";
 import { listen } from "./keys.js";
 import { afterStrokes } from "./live.js";
 import { addMaskButtons } from "./mask_buttons.js";
@@ -34,7 +35,16 @@ const strips = new Strips(session);
 const runner = new Runner(session, painter, settings);
 new Toolbar(settings, painter, stage, pointer);
 const picture = new Picture(session, settings, painter, stage, strips);
-const results = new Results({ session, settings, painter, stage, strips, runner, placeHandle: addHandle(stage) });
+const results = new Results({
+  session,
+  settings,
+  painter,
+  stage,
+  strips,
+  runner,
+  placeHandle: addHandle(stage),
+  keepMask: keeper(painter),
+});
 const panel = addPanel({ session, settings, painter, runner, results });
 
 settings.bind();

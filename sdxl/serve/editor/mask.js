@@ -111,7 +111,11 @@ function reshape(layer, shape) {
   const { width, height } = layer.canvas;
   return layer.change((context) => {
     const image = context.getImageData(0, 0, width, height);
-    const alpha = shape(new Uint8Array(width * height).map((_, at) => image.data[4 * at + 3]), width, height);
+    const alpha = shape(
+      new Uint8Array(width * height).map((_, at) => image.data[4 * at + 3]),
+      width,
+      height,
+    );
     alpha.forEach((value, at) => image.data.set([RED, GREEN, BLUE, value], 4 * at));
     context.putImageData(image, 0, 0);
   });

@@ -12,7 +12,7 @@ const MOST = 1_000_000; // bytes of a text
 export async function settingsIn(file) {
   const bytes = new DataView(await file.arrayBuffer());
   if (bytes.byteLength < HEADER || bytes.getUint32(0) !== 0x89504e47) return null;
-  for (let at = HEADER; at + 12 <= bytes.byteLength; ) {
+  for (let at = HEADER; at + 12 <= bytes.byteLength;) {
     const [length, kind] = [bytes.getUint32(at), asText(bytes, at + 4, 4)];
     if (kind === "IDAT" || at + 12 + length > bytes.byteLength) return null; // texts come before the pixels
     const text = kind === "tEXt" && length < MOST ? asText(bytes, at + 8, length) : "";

@@ -7,7 +7,10 @@ import { beginStroke } from "./tools.js";
 /** @import { Point, Stroke } from "./tools.js" */
 /** @import { Settings } from "./settings.js" */
 
-/** Fires "begin" and "stroke" where a stroke begins and has ended, "draw" at each point, "change" after undo and redo, too. */
+/**
+ * Fires "begin" where a stroke begins, "draw" at each point, "stroke" where it has changed the layer, and "change" after
+ * every change of a layer.
+ */
 export class Painter extends EventTarget {
   mask = new Layer();
   paint = new Layer();
@@ -18,7 +21,8 @@ export class Painter extends EventTarget {
   constructor(settings) {
     super();
     this.settings = settings;
-    for (const layer of [this.mask, this.paint]) layer.addEventListener("change", () => this.dispatchEvent(new Event("change")));
+    for (const layer of [this.mask, this.paint])
+      layer.addEventListener("change", () => this.dispatchEvent(new Event("change")));
   }
 
   /** The layer of the mode: the mask, or the colours. */

@@ -77,7 +77,8 @@ class Panel {
   /** @param {Error & {code?: string}} error */
   #complain(error) {
     const { session, runner } = this.parts;
-    if (error.code === "session_not_found") return complain(error, { label: "Open a picture", act: () => byId("open", HTMLButtonElement).click() });
+    if (error.code === "session_not_found")
+      return complain(error, { label: "Open a picture", act: () => byId("open", HTMLButtonElement).click() });
     if (error.code === "invalid_value" || !session.facts) return complain(error);
     complain(error, { label: "Try again", act: () => !runner.progress && this.generate() });
   }
@@ -92,7 +93,8 @@ class Panel {
     byId("feather-text", HTMLOutputElement).value = `${feather} px`;
     byId("generate", HTMLButtonElement).disabled = !session.facts || isEmpty || Boolean(runner.progress);
     for (const id of ["clear", "grow", "mask-export"]) byId(id, HTMLButtonElement).disabled = isEmpty || !session.facts;
-    for (const id of ["invert", "mask-import", "mask-difference"]) byId(id, HTMLButtonElement).disabled = !session.facts;
+    for (const id of ["invert", "mask-import", "mask-difference"])
+      byId(id, HTMLButtonElement).disabled = !session.facts;
     this.#showHint();
     this.#showProgress();
     if (!this.#defaults) return;

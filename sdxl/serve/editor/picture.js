@@ -1,6 +1,5 @@
 // The picture that is edited: opened from a file or an example, downloaded with the settings that made it.
 
-import { byId } from "./dom.js";
 import { chooseFile, saveFile } from "./files.js";
 import { settingsIn } from "./metadata.js";
 import { complain, note } from "./toasts.js";
@@ -12,7 +11,14 @@ import { complain, note } from "./toasts.js";
 /** @import { Strips } from "./strips.js" */
 
 /** @type {Record<string, keyof Values>} our names in a picture's settings -> the panel's */
-const READ = { prompt: "prompt", negative_prompt: "negative", seed: "seed", steps: "steps", scale: "guidance", strength: "strength" };
+const READ = {
+  prompt: "prompt",
+  negative_prompt: "negative",
+  seed: "seed",
+  steps: "steps",
+  scale: "guidance",
+  strength: "strength",
+};
 
 /** Opens and saves pictures. */
 export class Picture {
@@ -42,15 +48,11 @@ export class Picture {
    * @param {Blob} file
    */
   async open(file) {
-    const welcome = byId("welcome", HTMLDivElement);
     try {
-      welcome.classList.add("busy");
       await this.session.begin(file);
       this.#offer(await settingsIn(file));
     } catch (error) {
       complain(error);
-    } finally {
-      welcome.classList.remove("busy");
     }
   }
 

@@ -8,6 +8,7 @@ import { LARGEST_BRUSH } from "./settings.js";
 /** @import { Point } from "./tools.js" */
 
 const WHEEL = 1.0015; // zoom for each pixel of the wheel
+const PINCH = 4; // times more: a touchpad's pinch comes as a wheel with Ctrl, in small steps
 const LINE = 20; // pixels of the wheel that a line is
 
 /** Turns events of the canvas into strokes and views. One finger paints, two move and zoom. */
@@ -97,7 +98,8 @@ export class Pointer {
     const other = [...this.#fingers].find(([id]) => id !== finger)?.[1];
     if (!other) return view.pan(now.x - before.x, now.y - before.y);
     view.pan((now.x - before.x) / 2, (now.y - before.y) / 2);
-    const apart = Math.hypot(now.x - other.x, now.y - other.y) / Math.max(Math.hypot(before.x - other.x, before.y - other.y), 1);
+    const apart =
+      Math.hypot(now.x - other.x, now.y - other.y) / Math.max(Math.hypot(before.x - other.x, before.y - other.y), 1);
     view.zoom({ x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 }, apart);
   }
 
@@ -126,13 +128,14 @@ export class Pointer {
     const [x, y] = [event.deltaX * unit, event.deltaY * unit];
     if (event.altKey) this.settings.set("size", resized(this.settings.values.size, y < 0));
     else if (event.shiftKey) this.stage.view.pan(-(x || y), x ? -y : 0);
-    else this.stage.view.zoom(pointOf(event), WHEEL ** -(y * (event.ctrlKey ? 4 : 1))); // a pinch comes with Ctrl, in small steps
+    else this.stage.view.zoom(pointOf(event), WHEEL ** -(y * (event.ctrlKey ? PINCH : 1)));
   }
 
   /** @param {KeyboardEvent} event */
   #key(event) {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (!this.stage.picture || event.ctrlKey || event.altKey || event.metaKey || (!way && event.key !== "Enter")) return;
+    if (!this.stage.picture || event.ctrlKey || event.altKey || event.metaKey || (!way && event.key !== "Enter"))
+      return;
     event.preventDefault();
     const { stage, painter } = this;
     const at = stage.cursor ?? { x: stage.width / 2, y: stage.height / 2 };

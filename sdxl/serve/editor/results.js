@@ -2,7 +2,7 @@
 
 import { byId, onPress } from "./dom.js";
 import { clear } from "./mask.js";
-import { drawLevel, showCost } from "./cost.js";
+import { drawLevel, levelsOf, showCost } from "./cost.js";
 import { complain } from "./toasts.js";
 
 /** @import { Session } from "./session.js" */
@@ -14,13 +14,14 @@ import { complain } from "./toasts.js";
 
 /**
  * @typedef {{session: Session, settings: Settings, painter: Painter, stage: Stage, strips: Strips, runner: Runner,
- *   placeHandle: () => void}} Parts
+ *   placeHandle: () => void, keepMask: (session: string) => void}} Parts
  */
 
 /** Puts the chosen result, or the session's picture, on the stage. */
 export class Results {
   #compares = false;
   #level = -1; // none
+  #session = ""; // whose picture is shown
   #turn = 0; // of the pictures that load, only the last one is shown
 
   /** @param {Parts} parts */
@@ -35,7 +36,13 @@ export class Results {
     runner.addEventListener("end", () => this.#preview(null));
     painter.addEventListener("begin", () => this.#paintOn());
     painter.addEventListener("change", () => this.#showLayer(true));
-    const acts = { accept: this.accept, discard: this.discard, retry: this.retry, compare: this.compare, recomputed: this.nextLevel };
+    const acts = {
+      accept: this.accept,
+      discard: this.discard,
+      retry: this.retry,
+      compare: this.compare,
+      recomputed: this.nextLevel,
+    };
     for (const [id, act] of Object.entries(acts)) onPress(id, act.bind(this));
     onPress("picture-undo", () => this.walk(-1));
     onPress("picture-redo", () => this.walk(1));
@@ -70,7 +77,7 @@ export class Results {
 
   /** Shows the levels that were recomputed, one after the other, then none. */
   nextLevel() {
-    const levels = this.#result?.levels.length ?? 0;
+    const levels = levelsOf(this.#result).length;
     if (levels) this.#chooseLevel(this.#level + 1 < levels ? this.#level + 1 : -1);
   }
 
@@ -142,14 +149,17 @@ export class Results {
   }
 
   async #show() {
-    const { session, painter, stage, strips, placeHandle } = this.parts;
+    const { session, stage, strips, placeHandle } = this.parts;
     const facts = session.facts;
     if (!facts) return;
     const turn = ++this.#turn;
     const chosen = facts.staged.find((one) => one.id === strips.chosen);
     this.#showButtons();
     try {
-      const [picture, current] = await Promise.all([session.picture(chosen?.picture ?? facts.current), session.picture(facts.current)]);
+      const [picture, current] = await Promise.all([
+        session.picture(chosen?.picture ?? facts.current),
+        session.picture(facts.current),
+      ]);
       if (turn !== this.#turn) return;
       const isOther = stage.picture?.width !== picture.width || stage.picture.height !== picture.height;
       stage.picture = picture;
@@ -158,15 +168,11 @@ export class Results {
     } catch (error) {
       complain(error);
     }
-    const level = this.#result?.levels[this.#level];
+    const level = levelsOf(this.#result)[this.#level];
     stage.level = level ? drawLevel(level) : null;
     placeHandle();
     stage.draw();
-    document.body.dataset.shown = chosen?.picture ?? facts.current;
-    painter.dispatchEvent(new Event("draw"));
   }
-
-  #session = "";
 
   /**
    * @param {string} session
@@ -174,7 +180,9 @@ export class Results {
    */
   #begin(session, picture) {
     this.#session = session;
+    void this.parts.runner.cancel(); // of the picture before
     this.parts.painter.reset(picture.width, picture.height);
+    this.parts.keepMask(session);
     this.parts.stage.fit();
     byId("welcome", HTMLDivElement).hidden = true;
   }
@@ -183,7 +191,7 @@ export class Results {
     const { session, strips } = this.parts;
     const facts = session.facts;
     for (const id of ["accept", "discard", "retry", "compare"]) byId(id, HTMLButtonElement).disabled = !strips.chosen;
-    byId("recomputed", HTMLButtonElement).disabled = !this.#result;
+    byId("recomputed", HTMLButtonElement).disabled = !levelsOf(this.#result).length;
     byId("recomputed", HTMLButtonElement).ariaPressed = String(this.#level >= 0);
     byId("compare", HTMLButtonElement).ariaPressed = String(this.#compares);
     byId("picture-undo", HTMLButtonElement).disabled = !facts?.undo;

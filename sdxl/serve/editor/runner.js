@@ -98,9 +98,11 @@ export class Runner extends EventTarget {
   async #hear(told, number, how) {
     if (told.type === "result") return this.#take(/** @type {any} */ (told), number, how);
     if (number !== this.#newest) return;
-    if (told.type === "queued") this.#say({ text: told.before ? `${told.before} before you` : "Next in the queue", done: 0 });
+    if (told.type === "queued")
+      this.#say({ text: told.before ? `${told.before} before you` : "Next in the queue", done: 0 });
     if (told.type === "started") this.#say({ text: "Starting", done: 0 });
-    if (told.type === "step") this.#say({ text: `Step ${told.number} of ${told.steps}`, done: told.number / told.steps });
+    if (told.type === "step")
+      this.#say({ text: `Step ${told.number} of ${told.steps}`, done: told.number / told.steps });
     if (told.type === "error") throw new ApiError(sentence(told.message), 0, told.code);
     if (told.type === "preview") {
       const bytes = Uint8Array.from(atob(told.b64_jpeg), (sign) => sign.charCodeAt(0));

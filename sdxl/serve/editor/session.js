@@ -83,7 +83,9 @@ export class Session extends EventTarget {
   picture(name) {
     let kept = this.#pictures.get(name);
     if (!kept) {
-      kept = this.file(name).then((blob) => createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
+      kept = this.file(name).then((blob) =>
+        createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" }),
+      );
       kept.catch(() => this.#pictures.delete(name));
       this.#pictures.set(name, kept);
       if (this.#pictures.size > MOST_KEPT) this.#pictures.delete([...this.#pictures.keys()][0]);

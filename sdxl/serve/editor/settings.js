@@ -4,8 +4,21 @@ import { byId } from "./dom.js";
 
 const REMEMBERED = "sige-settings";
 export const LARGEST_BRUSH = 256;
-const FIELDS = { prompt: "prompt", negative: "negative", seed: "seed", variants: "variants", steps: "steps", strength: "strength",
-  guidance: "guidance", dense: "dense", feather: "feather", growBy: "grow-by", size: "size", colour: "colour", live: "live" };
+const FIELDS = {
+  prompt: "prompt",
+  negative: "negative",
+  seed: "seed",
+  variants: "variants",
+  steps: "steps",
+  strength: "strength",
+  guidance: "guidance",
+  dense: "dense",
+  feather: "feather",
+  growBy: "grow-by",
+  size: "size",
+  colour: "colour",
+  live: "live",
+};
 const DEFAULTS = {
   mode: "mask", // or "paint"
   tool: "brush",
@@ -39,7 +52,8 @@ export class Settings extends EventTarget {
       const field = fieldOf(id);
       const key = /** @type {keyof Values} */ (name);
       field.addEventListener("input", () => {
-        if (field.checkValidity() && !(field.value === "" && typeof DEFAULTS[key] === "number")) this.set(key, valueOf(field, DEFAULTS[key]));
+        if (field.checkValidity() && !(field.value === "" && typeof DEFAULTS[key] === "number"))
+          this.set(key, valueOf(field, DEFAULTS[key]));
       });
       field.addEventListener("blur", () => field.checkValidity() && this.#show());
     }
@@ -79,7 +93,11 @@ export class Settings extends EventTarget {
 function remembered() {
   try {
     const said = JSON.parse(localStorage.getItem(REMEMBERED) ?? "{}");
-    return Object.fromEntries(Object.entries(DEFAULTS).flatMap(([name, value]) => (typeof said?.[name] === typeof value ? [[name, said[name]]] : [])));
+    return Object.fromEntries(
+      Object.entries(DEFAULTS).flatMap(([name, value]) =>
+        typeof said?.[name] === typeof value ? [[name, said[name]]] : [],
+      ),
+    );
   } catch {
     return {};
   }

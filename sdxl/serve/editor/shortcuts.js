@@ -23,12 +23,16 @@ import { TOOLS } from "./tools.js";
  * @returns {Binding[]}
  */
 export function bindingsOf({ settings, painter, stage, picture, results, panel }) {
-  const tools = TOOLS.map((tool) => ({ keys: [tool[0]], does: `Tool: ${tool}`, act: () => settings.set("tool", tool) }));
+  const tools = TOOLS.map((tool) => ({ keys: [tool[0]], does: `The ${tool}`, act: () => settings.set("tool", tool) }));
   /** @param {boolean} larger */
   const resize = (larger) => settings.set("size", resized(settings.values.size, larger));
   return [
     { keys: ["Ctrl+Enter"], does: "Generate", act: () => panel.generate() },
-    { keys: ["Escape"], does: "Take back the stroke, or cancel the edit", act: () => (painter.isPainting ? painter.abort() : panel.cancel()) },
+    {
+      keys: ["Escape"],
+      does: "Take back the stroke, or cancel the edit",
+      act: () => (painter.isPainting ? painter.abort() : panel.cancel()),
+    },
     ...tools,
     { keys: ["["], does: "Smaller brush", act: () => resize(false) },
     { keys: ["]"], does: "Larger brush", act: () => resize(true) },

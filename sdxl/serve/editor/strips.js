@@ -49,18 +49,29 @@ export class Strips extends EventTarget {
     const dock = byId("dock", HTMLElement);
     dock.hidden = false;
     dock.classList.toggle("empty", facts.entries.length === 1 && !facts.staged.length);
-    fill(this.#history, facts.entries.map((name, at) => {
-      const label = at ? String(at) : "Start";
-      const button = thumb(this.session.address(name), label, `Go to picture ${label}`, at === facts.at);
-      button.classList.toggle("later", at > facts.at);
-      button.addEventListener("click", () => this.dispatchEvent(new CustomEvent("go", { detail: at })));
-      return button;
-    }));
-    fill(this.#results, facts.staged.map((one, at) => {
-      const button = thumb(this.session.address(one.picture), String(at + 1), `Result ${at + 1}, seed ${one.seed}`, one.id === this.chosen);
-      button.addEventListener("click", () => this.choose(one.id === this.chosen ? null : one.id));
-      return button;
-    }));
+    fill(
+      this.#history,
+      facts.entries.map((name, at) => {
+        const label = at ? String(at) : "Start";
+        const button = thumb(this.session.address(name), label, `Go to picture ${label}`, at === facts.at);
+        button.classList.toggle("later", at > facts.at);
+        button.addEventListener("click", () => this.dispatchEvent(new CustomEvent("go", { detail: at })));
+        return button;
+      }),
+    );
+    fill(
+      this.#results,
+      facts.staged.map((one, at) => {
+        const button = thumb(
+          this.session.address(one.picture),
+          String(at + 1),
+          `Result ${at + 1}, seed ${one.seed}`,
+          one.id === this.chosen,
+        );
+        button.addEventListener("click", () => this.choose(one.id === this.chosen ? null : one.id));
+        return button;
+      }),
+    );
   }
 }
 
@@ -83,6 +94,6 @@ function fill(list, items) {
  */
 function thumb(address, label, title, isCurrent) {
   const button = make("button", { type: "button", className: "thumb", title, ariaCurrent: String(isCurrent) });
-  button.append(make("img", { src: address, alt: title }), make("span", {}, label));
+  button.append(make("img", { src: address, alt: title, loading: "lazy" }), make("span", {}, label));
   return button;
 }

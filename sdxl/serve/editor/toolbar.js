@@ -25,7 +25,8 @@ export class Toolbar {
     this.settings = settings;
     this.painter = painter;
     this.stage = stage;
-    for (const button of this.#tools) button.addEventListener("click", () => settings.set("tool", button.dataset.tool ?? "brush"));
+    for (const button of this.#tools)
+      button.addEventListener("click", () => settings.set("tool", button.dataset.tool ?? "brush"));
     onPress("stroke-undo", () => painter.layer.undo());
     onPress("stroke-redo", () => painter.layer.redo());
     onPress("zoom-in", () => stage.zoom(ZOOM));

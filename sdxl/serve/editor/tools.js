@@ -53,7 +53,12 @@ function rectangle(context, ink, first) {
   const box = () => {
     const [left, right] = [first.x, last.x].sort(ascending).map(Math.round);
     const [top, bottom] = [first.y, last.y].sort(ascending).map(Math.round);
-    return [{ x: left, y: top }, { x: right, y: top }, { x: right, y: bottom }, { x: left, y: bottom }];
+    return [
+      { x: left, y: top },
+      { x: right, y: top },
+      { x: right, y: bottom },
+      { x: left, y: bottom },
+    ];
   };
   return {
     add: (point) => void (last = point),
