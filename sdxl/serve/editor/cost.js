@@ -4,13 +4,7 @@ import { byId, drawing, make } from "./dom.js";
 
 /** @import { Level, Result } from "./api.js" */
 
-const PASSES = {
-  dense: "dense",
-  half: "half dense",
-  outer: "without the deepest level",
-  packed: "sparse",
-  skipped: "skipped",
-};
+const PASSES = { dense: "dense", half: "half dense", outer: "without the deepest level", packed: "sparse" };
 const COLOUR = [255, 122, 26, 255];
 
 /**
@@ -28,7 +22,8 @@ export function showCost(result, shown, choose) {
   const figures = {
     Time: secondsOf(result),
     Passes: passesOf(result),
-    "Share of the dense work": percent(result.computed),
+    Steps: result.passes.skipped ? `${result.steps}, ${result.passes.skipped} skipped` : String(result.steps),
+    Work: `${percent(result.computed)} of the dense edit`,
     Seed: String(result.seed),
   };
   const rows = Object.entries(figures).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
@@ -54,9 +49,9 @@ function secondsOf({ seconds }) {
 }
 
 /** @param {Result} result */
-function passesOf({ passes, steps }) {
+function passesOf({ passes }) {
   const parts = Object.entries(PASSES).flatMap(([kind, name]) => (passes[kind] ? [`${passes[kind]} ${name}`] : []));
-  return parts.length ? parts.join(", ") : `${steps} steps`;
+  return parts.join(", ") || "none";
 }
 
 /**
