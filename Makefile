@@ -4,11 +4,12 @@
 #   make test        the tests; GPU tests skip where there is no GPU
 #   make test-fast   ops on the reference, tiny models, structure, requests: under a minute on two cores
 #   make test-oldest the same with the oldest versions that pyproject.toml allows, in .venv-oldest
-#   make lint        ruff, mypy, clang-format
+#   make lint        ruff, mypy, clang-format; the editor's types where node and TypeScript are there
 #   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
 #   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make fuzz        damaged and hostile inputs for every reader and command line; SECONDS=600 SEED=0
 #   make kills       commands that are killed at random moments lose no file; KILLS=100
+#   make edit        the editor, in the browser where there is one; ARGS="--port 8000"
 #   make demo        three edits by the embedded model, dense and sparse, as one picture in out/demo
 #   make bench       every benchmark, as tables and as JSON in out/bench
 #   make clean       remove what was built
@@ -22,7 +23,7 @@ TESTS  ?= tests
 # pip's build and ours use one ninja: where the system has another, its log is of no use and everything compiles twice.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup build test test-fast test-oldest lint cuda-check sanitize fuzz kills demo bench clean
+.PHONY: setup build test test-fast test-oldest lint cuda-check sanitize fuzz kills edit demo bench clean
 
 setup: build
 
@@ -55,6 +56,7 @@ lint: build
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	tools/check_js.sh
 	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.cu' '*.h' '*.cuh')
 
 cuda-check: $(VENV)/.installed
@@ -77,6 +79,9 @@ fuzz: build
 KILLS ?= 100
 kills: build
 	OMP_NUM_THREADS=1 $(PY) -m tests.kills --kills $(KILLS) --seed $(SEED)
+
+edit: build
+	$(PY) -m sdxl.serve --open $(ARGS)
 
 demo: build
 	$(PY) -m sdxl.demo --out out/demo

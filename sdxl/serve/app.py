@@ -14,6 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from sdxl.serve import a1111, iopaint, openai, sessions
+from sdxl.serve.editor_files import add_editor
 from sdxl.serve.errors import ApiError, api_error, content_of
 from sdxl.serve.guard import Guard
 from sdxl.serve.queue import QueueFullError
@@ -40,6 +41,7 @@ def make_app(server: Server, *, keys: tuple[str, ...] = ()) -> Any:
     for adapter in (openai, sessions, a1111):
         app.include_router(adapter.make_router(server))
     iopaint.add_to(app, server)
+    add_editor(app, server.model, server.defaults)
     _add_health(app, server)
     _add_errors(app)
     return Guard(app, keys=keys, most_bytes=server.limits.most_bytes, seconds=server.limits.body_seconds)

@@ -24,7 +24,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 COOKIE = "sige-key"
-OPEN = ("/healthz",)  # needs no key: it says nothing but that the server is there
+OPEN = ("/healthz", "/")  # need no key: they say nothing but that the server is there
+OPEN_UNDER = "/editor/"  # the editor's files, which ask for the key
 
 
 class Guard:
@@ -65,10 +66,11 @@ class Guard:
         for key in self.keys:
             if given is not None and hmac.compare_digest(given.encode(), key.encode()):
                 return key
-        if path in OPEN:
+        if path in OPEN or path.startswith(OPEN_UNDER):
             return ""
         said = "the key is wrong" if given else "there is no key"
-        challenge = {"WWW-Authenticate": 'Basic realm="sige", charset="UTF-8"'}
+        scheme = "Bearer" if b"x-requested-with" in headers else "Basic"  # browsers ask for Basic in a dialog of theirs
+        challenge = {"WWW-Authenticate": f'{scheme} realm="sige", charset="UTF-8"'}
         message = f"{said}: send `Authorization: Bearer KEY` with a key that this server was started with"
         raise ApiError(401, message, "invalid_api_key", headers=challenge)
 

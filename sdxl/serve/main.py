@@ -26,6 +26,7 @@ PORT = 7860
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EXAMPLES = """\
 examples:
+  sige-serve --open                                  the editor in the browser
   sige-serve                                         the embedded model, or the weights in pretrained/
   sige-serve --weight_path sd_xl_base_1.0.safetensors --device cuda
   sige-serve --host 0.0.0.0 --api-key "$KEY"         for other machines
@@ -67,6 +68,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
         metavar="FOLDER",
         help="where sessions' pictures are kept (default: until the server ends)",
     )
+    add("--open", action="store_true", help="open the editor in the browser, where the machine has a screen")
     add = parser.add_argument_group("weights and machine").add_argument
     add("--model", default="auto", help="sdxl, sdxl-inpaint, sd15, embedded, tiny, auto (default)")
     add(
@@ -127,6 +129,7 @@ def _serve(given: Namespace) -> None:
         import uvicorn
 
         from sdxl.serve.app import make_app
+        from sdxl.serve.editor_files import open_browser
         from sdxl.serve.listening import connections
     except ImportError as error:
         raise InputError(f"the server needs more packages ({error}): pip install 'sige[serve]'") from error
@@ -135,6 +138,8 @@ def _serve(given: Namespace) -> None:
         server = _server(given)
         address = f"http://{_shown(given.host)}:{listening.getsockname()[1]}"
         say(f"{server.model}: ready at {address}")
+        if given.open:
+            open_browser(address)
         app = make_app(server, keys=_keys(given))
         config = uvicorn.Config(
             app,

@@ -30,6 +30,7 @@ from sdxl.serve.errors import ApiError, api_error
 from sdxl.serve.forms import Form, read_form
 from sdxl.serve.history import History
 from sdxl.serve.jobs import ALL, Ended, Failed, Job, Made, Partial, Queued, Started, Stepped
+from sdxl.serve.levels import levels_of
 from sdxl.serve.openai import NO_STORE, figures, sent_event
 from sdxl.serve.server import Server
 from sdxl.serve.uploads import encoded, mask_of, picture_of
@@ -214,7 +215,7 @@ class _SessionEdit:
 def _result(made: Made, with_picture: bool = False, history: History | None = None) -> dict[str, Any]:
     """What a client is told of a staged result."""
     one, name = made.about
-    said = {"id": one, "picture": name, **figures(made)}
+    said = {"id": one, "picture": name, **figures(made), "levels": levels_of(made.result.region)}
     if with_picture and history is not None:
         try:
             said["b64_json"] = base64.b64encode(history.picture(name)).decode()
