@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdxl.commands.fields import Fields
+from sdxl.commands.model_flags import add_defaults, add_weights, check_names, defaults_of, weight_fields
 from sdxl.commands.parser import Parser
 from sdxl.commands.parser import run as run_command
 from sdxl.errors import InputError
-from sige.policies import PRESETS
 from sige.sizes import parse_bytes
 from sige.terminal import say
 
@@ -67,27 +66,8 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
         metavar="FOLDER",
         help="where sessions' pictures are kept (default: until the server ends)",
     )
-    add = parser.add_argument_group("weights and machine").add_argument
-    add("--model", default="auto", help="sdxl, sdxl-inpaint, sd15, embedded, tiny, auto (default)")
-    add(
-        "--weight_path",
-        "--weight-path",
-        type=Path,
-        default=Path("pretrained"),
-        help="a file or a folder (default: pretrained)",
-    )
-    add("--lora", nargs="+", default=[], metavar="FILE[:X]", help="LoRA weights")
-    add("--vae", type=Path, metavar="FILE", help="another VAE")
-    add("--scheduler", help="default: ddim")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, auto (default)")
-    add("--dtype", default="auto", help="fp32, fp16, bf16, auto (default)")
-    add("--attention", default="auto", help="of dense passes: auto (default), sdpa, math, sliced")
-    add("--offload", default="none", help="model: each model waits on the CPU for its turn; none (default)")
-    add("--workers", type=int, default=1, help="threads with models of their own (default: 1)")
-    add = parser.add_argument_group("edits, where a client says nothing").add_argument
-    add("--steps", type=int, help="denoising steps (default: 30)")
-    add("--scale", type=float, help="guidance by the prompt (default: 7.5; embedded: 4)")
-    add("--preset", default="balanced", choices=tuple(PRESETS), help="how much is computed (default: balanced)")
+    add_weights(parser, "threads with models of their own (default: 1)")
+    add_defaults(parser, "edits, where a client says nothing")
     add = parser.add_argument_group("limits").add_argument
     add("--most-waiting", type=int, default=64, metavar="N", help="edits in the queue (default: 64)")
     add("--most-waiting-of-key", type=int, default=16, metavar="N", help="of one key (default: 16)")
@@ -104,6 +84,8 @@ def _check(given: Namespace) -> None:
         raise InputError(f"--host {given.host}: other machines could edit here: add --api-key KEY, or take 127.0.0.1")
     if not 0 <= given.port < 65536:
         raise InputError(f"--port: got {given.port}, expected a number from 0 to 65535")
+    check_names(given)
+    given.workers = 1 if given.workers is None else given.workers
     for name in ("workers", "most_waiting", "most_waiting_of_key", "most_sessions"):
         if getattr(given, name) < 1:
             raise InputError(f"--{name.replace('_', '-')}: got {getattr(given, name)}, expected at least 1")
@@ -114,12 +96,6 @@ def _keys(given: Namespace) -> tuple[str, ...]:
     if any(not key.isascii() or not key.isprintable() or len(key) < 8 for key in keys):
         raise InputError("--api-key: got a short one, or one with other signs than ASCII: expected at least 8 signs")
     return tuple(keys)
-
-
-def _fields(given: Namespace, task: str) -> Fields:
-    names = ("model", "weight_path", "vae", "scheduler", "device", "dtype", "attention", "offload")
-    said: dict[str, Any] = {name: getattr(given, name) for name in names}
-    return Fields(task=task, lora=tuple(given.lora), **said)
 
 
 def _serve(given: Namespace) -> None:
@@ -144,15 +120,13 @@ def _serve(given: Namespace) -> None:
 def _server(given: Namespace) -> Any:
     import torch
 
-    from sdxl.serve.asked import Defaults
+    from sdxl.commands.loader import loader, name_of
     from sdxl.serve.server import Limits, Server
-    from sdxl.serve.weights import loader, name_of
 
     logging.getLogger("sdxl").setLevel(logging.INFO)
     if given.workers > 1 and given.device in ("auto", "cpu") and not torch.cuda.is_available():
         torch.set_num_threads(max(torch.get_num_threads() // given.workers, 1))
-    model = name_of(_fields(given, "inpainting"))
-    scale = given.scale if given.scale is not None else 4.0 if model == "embedded" else 7.5
+    model = name_of(weight_fields(given, "inpainting"))
     limits = Limits(
         most_bytes=parse_bytes(given.most_bytes),
         most_waiting=given.most_waiting,
@@ -161,9 +135,9 @@ def _server(given: Namespace) -> Any:
         budget=parse_bytes(given.budget),
     )
     server = Server(
-        lambda: loader(partial(_fields, given)),
+        lambda: loader(partial(weight_fields, given)),
         model=model,
-        defaults=Defaults(given.steps or 30, scale, given.preset),
+        defaults=defaults_of(given, model),
         limits=limits,
         workers=given.workers,
         state=given.state,

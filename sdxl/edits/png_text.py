@@ -1,4 +1,4 @@
-"""What a picture of the server carries: the settings that `run.py` would paint it with, and A1111's text."""
+"""What a picture carries that a server or a batch made: the settings that `run.py` would paint it with, and A1111's text."""
 
 from __future__ import annotations
 
