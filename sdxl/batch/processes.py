@@ -98,8 +98,8 @@ def _how(code: int | None) -> str:
 
 def _live(pipe: Connection, make: Make, lane: int, out: Path) -> None:
     """A worker's life: it makes its tools, says that it is ready, and does row after row."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which says when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the driver, too, which says when to stop
+        signal.signal(number, signal.SIG_IGN)
     escape_logs()
     orders = _Orders(pipe)
     try:

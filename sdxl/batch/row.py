@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl.edits.asked import Asked, Defaults, text_flag, text_number, text_steps, text_whole
+from sdxl.edits.limits import MOST_PIXELS
 from sdxl.edits.request import Request
 from sdxl.errors import InputError
 from sdxl.pictures.images import load_image
@@ -64,7 +65,16 @@ class Row:
             raise InputError("mask, edited: got both, expected one of the two", "mask")
         if self.asked.seed is None:  # the same row gives the same picture, whichever worker makes it, and when
             object.__setattr__(self, "asked", replace(self.asked, seed=seed_of(self.id)))
+        self._check_shaping()
         self.asked.sampling(Defaults()).strength_of(self.task)
+
+    def _check_shaping(self) -> None:
+        for name, most in MOST_PIXELS.items():
+            value = getattr(self.asked, name)
+            if value is not None and not 0 <= value <= most:
+                raise InputError(f"{name}: got {value}, expected a number of pixels from 0 to {most}", name)
+            if value and self.mask is None:
+                raise InputError(f"{name}: got {value} without a mask: name one, or leave it out", name)
 
     @property
     def task(self) -> str:
