@@ -8,10 +8,8 @@ OUT/.driver, .workers   locks: one batch at a time, and none while a worker of t
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +21,9 @@ from sdxl.batch.row import Row
 from sdxl.errors import InputError
 from sige.files import atomic_write
 from sige.leftovers import remove_leftovers
+from sige.locks import hold
 
-__all__ = ["MOST_DEATHS", "Ledger", "State", "hold"]
+__all__ = ["MOST_DEATHS", "Ledger", "State"]
 
 MOST_DEATHS = 3  # of workers, over one row
 PATIENCE = 60.0  # seconds that the workers of a dead driver get to notice
@@ -105,10 +104,10 @@ class Ledger:
 
     def lock(self) -> IO[bytes]:
         """Makes this process the only driver; keep the result open. Waits for workers that a dead driver has left."""
-        driver = hold(self.out / ".driver", fcntl.LOCK_EX, 0.0)
+        driver = hold(self.out / ".driver")
         if driver is None:
             raise InputError(f"{self.out}: another batch writes there now: wait for its end, or take another OUT")
-        workers = hold(self.out / ".workers", fcntl.LOCK_EX, PATIENCE)
+        workers = hold(self.out / ".workers", PATIENCE)
         if workers is None:
             driver.close()
             raise InputError(f"{self.out}: workers of an earlier batch still run: end these processes first")
@@ -117,7 +116,7 @@ class Ledger:
 
     def join(self) -> IO[bytes]:
         """Says, as long as the result is open, that a worker lives."""
-        held = hold(self.out / ".workers", fcntl.LOCK_SH, PATIENCE)
+        held = hold(self.out / ".workers", PATIENCE, shared=True)
         if held is None:
             raise InputError(f"{self.out}: another batch begins there: end it first")
         return held
@@ -139,23 +138,6 @@ class Ledger:
         if not isinstance(facts, dict) or not isinstance(facts.get("ends", []), list):
             raise InputError(f"{path}: is not what a batch writes: remove it, and the row is tried again")
         return facts
-
-
-def hold(path: Path, how: int, seconds: float) -> IO[bytes] | None:
-    """The open and locked file; None where others hold it for so long. The system unlocks it when we die."""
-    file = path.open("ab")
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                file.close()
-                return None
-            time.sleep(0.05)
-        except OSError:  # a file system without locks: then the user takes care of it
-            return file
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:

@@ -27,6 +27,7 @@ from sdxl.batch.row import Row, fold
 from sdxl.batch.summary import Summary, summarize
 from sdxl.commands.model_flags import add_defaults, add_weights, check_names, defaults_of, weight_fields
 from sdxl.commands.parser import Parser, add_json
+from sdxl.commands.ray_cluster import add_ray
 from sdxl.edits.asked import Defaults
 from sdxl.errors import InputError
 from sige.errors import SigeError
@@ -78,9 +79,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder for the pictures, OUT/<id>.png")
     parser.add_argument("--retry", action="store_true", help="try again what failed, and what was set aside")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="in the end, write all results into one file")
-    parser.add_argument(
-        "--ray", nargs="?", const="", metavar="ADDRESS", help="workers on a Ray cluster: its address, or that found"
-    )
+    add_ray(parser.add_argument, "workers")
     add_json(parser)
     add_weights(parser, "processes with models of their own (default: one for each GPU, one on the CPU)")
     add_defaults(parser, "edits, where a row says nothing")
@@ -176,10 +175,11 @@ def _check_rows(rows: Sequence[Row], defaults: Defaults) -> None:
 
 def _pool(ray: str | None, make: Make, out: Path, workers: int | None) -> tuple[Any, int]:
     if ray is not None:
-        from sdxl.batch.ray_workers import RayWorkers, connect, devices
+        from sdxl.batch.ray_workers import RayWorkers
+        from sdxl.commands.ray_cluster import connect, count_gpus
 
-        cluster = connect(ray or None)
-        gpus = devices(cluster)
+        cluster = connect(ray)
+        gpus = count_gpus(cluster)
         return RayWorkers(cluster, make, out, gpus=1 if gpus else 0), workers or gpus or 1
     if workers is None:
         import torch

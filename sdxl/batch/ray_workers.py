@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,38 +12,12 @@ from sdxl.batch.driver import Broken, Died, Ended, Event, Ready
 from sdxl.batch.ledger import Ledger
 from sdxl.batch.perform import Make, Outcome, perform
 from sdxl.batch.row import Row
-from sdxl.errors import InputError
 from sige.errors import SigeError
 
-__all__ = ["RayWorkers", "connect", "devices"]
+__all__ = ["RayWorkers"]
 
 POLL = 1.0  # seconds, so that Ctrl-C is noticed
 GRACE = 120.0  # seconds that a step may take when the batch stops
-
-
-def connect(address: str | None) -> Any:
-    """The module `ray`, with a cluster: at the address, the one that this machine belongs to, or a new one here."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'sige[ray]'") from error
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # an actor without a GPU sees what its node has
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
-    try:
-        try:
-            ray.init(address=address or "auto", log_to_driver=False, logging_level="error")
-        except ConnectionError:
-            if address:
-                raise
-            ray.init(**options)  # this machine alone
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"--ray: no cluster answers at {address}: {error}") from error
-    return ray
-
-
-def devices(ray: Any) -> int:
-    """The number of GPUs of the cluster."""
-    return int(ray.cluster_resources().get("GPU", 0))
 
 
 class RayWorkers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -10,13 +9,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sdxl.commands.model_flags import add_defaults, add_weights, check_names, defaults_of, weight_fields
+from sdxl.commands.model_flags import add_defaults, add_weights, check_names
 from sdxl.commands.parser import Parser
 from sdxl.commands.parser import run as run_command
+from sdxl.commands.ray_cluster import add_ray
 from sdxl.errors import InputError
-from sige.sizes import parse_bytes
+from sdxl.serve.build import keys_of, make_server
 from sige.terminal import say
 
 __all__ = ["main"]
@@ -28,6 +27,7 @@ examples:
   sige-serve                                         the embedded model, or the weights in pretrained/
   sige-serve --weight_path sd_xl_base_1.0.safetensors --device cuda
   sige-serve --host 0.0.0.0 --api-key "$KEY"         for other machines
+  sige-serve --ray --state /shared/sessions          a replica for each GPU of a Ray cluster
 """
 
 
@@ -66,6 +66,8 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
         metavar="FOLDER",
         help="where sessions' pictures are kept (default: until the server ends)",
     )
+    add_ray(add, "a replica for each GPU")
+    add("--replicas", type=int, metavar="N", help="with --ray: how many (default: the number of GPUs, or one)")
     add_weights(parser, "threads with models of their own (default: 1)")
     add_defaults(parser, "edits, where a client says nothing")
     add = parser.add_argument_group("limits").add_argument
@@ -80,25 +82,25 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def _check(given: Namespace) -> None:
-    if given.host not in LOOPBACK and not _keys(given):
+    if given.host not in LOOPBACK and not keys_of(given):
         raise InputError(f"--host {given.host}: other machines could edit here: add --api-key KEY, or take 127.0.0.1")
     if not 0 <= given.port < 65536:
         raise InputError(f"--port: got {given.port}, expected a number from 0 to 65535")
     check_names(given)
     given.workers = 1 if given.workers is None else given.workers
+    if given.replicas is not None and (given.ray is None or given.replicas < 1):
+        raise InputError(f"--replicas: got {given.replicas}, expected at least 1, and --ray")
     for name in ("workers", "most_waiting", "most_waiting_of_key", "most_sessions"):
         if getattr(given, name) < 1:
             raise InputError(f"--{name.replace('_', '-')}: got {getattr(given, name)}, expected at least 1")
 
 
-def _keys(given: Namespace) -> tuple[str, ...]:
-    keys = [*given.api_key, *filter(None, [os.environ.get("SIGE_API_KEY")])]
-    if any(not key.isascii() or not key.isprintable() or len(key) < 8 for key in keys):
-        raise InputError("--api-key: got a short one, or one with other signs than ASCII: expected at least 8 signs")
-    return tuple(keys)
-
-
 def _serve(given: Namespace) -> None:
+    if given.ray is not None:
+        from sdxl.serve.ray_app import serve_on_ray
+
+        serve_on_ray(given)
+        return
     try:
         import uvicorn
 
@@ -107,43 +109,14 @@ def _serve(given: Namespace) -> None:
         raise InputError(f"the server needs more packages ({error}): pip install 'sige[serve]'") from error
     listening = _listen(given.host, given.port)
     try:
-        server = _server(given)
+        server = make_server(given)
         address = f"http://{_shown(given.host)}:{listening.getsockname()[1]}"
         say(f"{server.model}: ready at {address}")
-        app = make_app(server, keys=_keys(given))
+        app = make_app(server, keys=keys_of(given))
         config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=15, timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()
-
-
-def _server(given: Namespace) -> Any:
-    import torch
-
-    from sdxl.commands.loader import loader, name_of
-    from sdxl.serve.server import Limits, Server
-
-    logging.getLogger("sdxl").setLevel(logging.INFO)
-    if given.workers > 1 and given.device in ("auto", "cpu") and not torch.cuda.is_available():
-        torch.set_num_threads(max(torch.get_num_threads() // given.workers, 1))
-    model = name_of(weight_fields(given, "inpainting"))
-    limits = Limits(
-        most_bytes=parse_bytes(given.most_bytes),
-        most_waiting=given.most_waiting,
-        most_waiting_of_key=given.most_waiting_of_key,
-        most_sessions=given.most_sessions,
-        budget=parse_bytes(given.budget),
-    )
-    server = Server(
-        lambda: loader(partial(weight_fields, given)),
-        model=model,
-        defaults=defaults_of(given, model),
-        limits=limits,
-        workers=given.workers,
-        state=given.state,
-    )
-    server.warm()  # now, so that wrong weights are one line and not an answer to the first client
-    return server
 
 
 def _listen(host: str, port: int) -> socket.socket:

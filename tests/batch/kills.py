@@ -98,7 +98,7 @@ def _kill(driver: subprocess.Popen[str], victim: str, rng: random.Random) -> int
     """Kills the driver or one of its children; returns 1, or 0 where there was nobody to kill."""
     pids = [driver.pid]
     if victim == "worker":
-        pids = [pid for pid in _below(driver.pid) if b"spawn_main" in _command(pid)]
+        pids = [pid for pid in _below(driver.pid) if b"spawn_main" in _command(pid)] or _actors()
     if driver.poll() is not None or not pids:
         return 0
     try:
@@ -113,6 +113,12 @@ def _below(pid: int) -> list[int]:
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def _actors() -> list[int]:
+    """The processes of Ray's actors on this machine."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in pids if _command(pid).startswith(b"ray::_Actor")]
 
 
 def _command(pid: int) -> bytes:

@@ -59,7 +59,10 @@ def test_a_row_without_a_seed_has_always_the_same(tmp_path: Path) -> None:
         ("one,a.png,m.png,x,y", "line 2: has 5 cells, expected 4: put quotes around a text with commas"),
         ("one,a.png,m.png", "line 2: has 3 cells, expected 4"),
         ('one,a.png,m.png,"x', "is no CSV"),
-        ("one,a.png,m.png,x\nONE,a.png,m.png,x", "line 3: id: 'ONE' is also that of line 2, expected names that differ"),
+        (
+            "one,a.png,m.png,x\nONE,a.png,m.png,x",
+            "line 3: id: 'ONE' is also that of line 2, expected",
+        ),
         ("one,a.png,m.png,(x:99)", "line 2: prompt: "),
     ],
 )

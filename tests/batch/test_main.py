@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import pickle
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sdxl.batch.driver import Ended, Event, Ready
 from sdxl.batch.ledger import Ledger, State
 from sdxl.batch.main import main
-from sdxl.batch.perform import Outcome
+from sdxl.batch.perform import Make, Outcome, perform
+from sdxl.batch.row import Row
 from sdxl.batch.summary import summarize
 from sdxl.commands.main import main as run_main
 from sdxl.pictures.png import read_settings
@@ -40,7 +44,30 @@ def draw(folder: Path) -> Path:
     return folder / "jobs.csv"
 
 
-def test_a_batch_of_the_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class Here:
+    """A pool of one worker in this process: a process of its own would import torch once more, which takes longest."""
+
+    def __init__(self, make: Make, out: Path) -> None:
+        self._make, self._ledger = pickle.loads(pickle.dumps(make)), Ledger(out)  # as a process would get it
+        self._events: list[Event] = []
+
+    def begin(self, lane: int) -> None:
+        self._work = self._make(lane)
+        self._events.append(Ready(lane))
+
+    def give(self, lane: int, row: Row) -> None:
+        self._events.append(Ended(lane, perform(row, self._work, self._ledger, lambda: True)))
+
+    def wait(self) -> Sequence[Event]:
+        return [self._events.pop(0)]
+
+    def stop(self) -> None: ...
+
+
+def test_a_batch_of_the_tiny_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdxl.batch.main._pool", lambda ray, make, out, workers: (Here(make, out), 1))
     jobs, out = draw(tmp_path), tmp_path / "out"
     assert main([str(jobs), str(out), "--json", *FLAGS]) == 1
     facts = json.loads(capsys.readouterr().out)
