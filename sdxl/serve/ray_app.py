@@ -11,7 +11,10 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from threading import Event
+from time import monotonic, sleep
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from sdxl.commands.ray_cluster import connect, count_gpus
 from sdxl.errors import InputError
@@ -23,6 +26,7 @@ __all__ = ["SESSION_HEADER", "application", "serve_on_ray"]
 SESSION_HEADER = "x-session-id"  # a session's id; without it, a request goes to any replica
 NAME = "sige"
 LOOKS = 32  # requests of a replica beside its edits: pictures, histories, commits
+PROXY = 30.0  # seconds that a proxy may take to begin
 RETRY = 5  # seconds that a client is told to wait
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -42,13 +46,38 @@ def serve_on_ray(given: Namespace) -> None:
     gpus = count_gpus(ray)
     replicas = given.replicas or gpus or 1
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    is_ours = not serve.status().proxies  # else other applications run on this cluster, behind the same proxies
     serve.start(http_options={"host": given.host, "port": given.port})
     try:
+        _check_address(given.host, given.port)
         serve.run(application(given, keys, replicas, gpus), name=NAME, route_prefix="/")
         say(f"{replicas} replicas, ready at http://{given.host}:{given.port}")
         Event().wait()
+    except KeyboardInterrupt:
+        say("stopped: the sessions are kept")
     finally:
-        serve.delete(NAME)
+        if is_ours:
+            serve.shutdown()
+        else:
+            serve.delete(NAME)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuses an address where no proxy answers: the first application of a cluster decides where they listen."""
+    end = monotonic() + PROXY
+    while True:
+        try:
+            with urlopen(f"http://{host}:{port}/-/healthz", timeout=5):  # Ray's own
+                return
+        except HTTPError:  # it answers: there is no application yet
+            return
+        except OSError as error:
+            if monotonic() > end:
+                raise InputError(
+                    f"--port {port}: no proxy of Ray Serve answers there ({error}): where the cluster serves already, "
+                    "take the address of its proxies"
+                ) from error
+            sleep(0.2)
 
 
 def application(given: Namespace, keys: tuple[str, ...], replicas: int, gpus: int) -> Any:
