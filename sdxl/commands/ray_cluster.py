@@ -22,7 +22,7 @@ def connect(address: str) -> Any:
         import ray
     except ImportError as error:
         raise InputError("--ray needs Ray: pip install 'sige[ray]'") from error
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "ignore_reinit_error": True}
     try:
         try:
             ray.init(address=address or "auto", **options)
