@@ -29,7 +29,7 @@ from sdxl.batch.main import run_batch
 from sdxl.edits.asked import Defaults
 from tests.batch import hooks
 
-__all__ = ["Killed", "kill_often", "make_jobs"]
+__all__ = ["Killed", "kill_often", "make_jobs", "workers_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 60.0  # seconds to wait for the first sign of a start
@@ -98,7 +98,7 @@ def _kill(driver: subprocess.Popen[str], victim: str, rng: random.Random) -> int
     """Kills the driver or one of its children; returns 1, or 0 where there was nobody to kill."""
     pids = [driver.pid]
     if victim == "worker":
-        pids = [pid for pid in _below(driver.pid) if b"spawn_main" in _command(pid)] or _actors()
+        pids = workers_of(driver.pid) or _actors()
     if driver.poll() is not None or not pids:
         return 0
     try:
@@ -108,11 +108,13 @@ def _kill(driver: subprocess.Popen[str], victim: str, rng: random.Random) -> int
     return 1
 
 
-def _below(pid: int) -> list[int]:
+def workers_of(driver: int) -> list[int]:
+    """The processes of a driver's workers."""
     try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
     except OSError:
         return []
+    return [pid for pid in map(int, children) if b"spawn_main" in _command(pid)]
 
 
 def _actors() -> list[int]:

@@ -21,7 +21,7 @@ from sdxl.batch.summary import Summary
 from sdxl.edits.asked import Defaults
 from sdxl.errors import SdxlError
 from sige.errors import OutputError
-from tests.batch import hooks
+from tests.batch import hooks, kills
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,7 +90,10 @@ def test_ctrl_c_ends_within_a_step_and_the_next_start_goes_on(tmp_path: Path, nu
     while hooks.made(out) != ["r0"] and time.monotonic() < end:
         time.sleep(0.02)
     time.sleep(0.2)  # the slow row runs by now, on the other worker or this
-    os.killpg(driver.pid, number)  # as a terminal does: to the workers, too
+    for worker in kills.workers_of(driver.pid):  # a terminal and a service manager signal the workers, too
+        os.kill(worker, number)
+    time.sleep(0.5)
+    os.kill(driver.pid, number)
     began = time.monotonic()
     _, said = driver.communicate(timeout=30)
     assert driver.returncode == 130 and said.strip().endswith("the same command goes on with what is left"), said
