@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from sdxl.edits.png_text import settings_of, with_text
 from sdxl.edits.request import Request
 from sdxl.pictures.parameters import SAMPLERS, as_parameters, parameter_items
 from sdxl.pictures.png import PARAMETERS
@@ -30,7 +31,6 @@ from sdxl.serve.bodies import read_json
 from sdxl.serve.img2img import Img2Img, check_checkpoint
 from sdxl.serve.jobs import ALL, Ended, Failed, Job, Made, Partial, Stepped
 from sdxl.serve.notes import warn
-from sdxl.serve.png_text import settings_of, with_text
 from sdxl.serve.samplers import sampler_name, sampler_names
 from sdxl.serve.server import Server, Stopped
 from sdxl.serve.studio import paint

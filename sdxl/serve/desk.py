@@ -41,7 +41,7 @@ class Desk:
     def find(self, one: str, key: str) -> History:
         """The session, if it is this client's."""
         with self._lock:
-            history = self._open.get(one) or self._opened(one)
+            history = self._current(one)
         if history is None or history.key != digest_of(key):
             raise ApiError(404, f"session: there is no {one[:40]!r}", "session_not_found", "session")
         return history
@@ -51,6 +51,20 @@ class Desk:
         with self._lock, history.lock:
             self._open.pop(history.id, None)
             shutil.rmtree(history.folder, ignore_errors=True)
+
+    def _current(self, one: str) -> History | None:
+        """The session as it stands: another process may have changed it, or ended it."""
+        history = self._open.get(one)
+        if history is None:
+            return self._opened(one)
+        try:
+            history.refresh()
+        except FileNotFoundError:
+            del self._open[one]
+            return None
+        except (OSError, ValueError) as error:
+            logger.warning("session %s cannot be read again: %s", one, error)
+        return history
 
     def _opened(self, one: str) -> History | None:
         if not re.fullmatch(r"[0-9a-f]{32}", one) or not (self.folder / one).is_dir():

@@ -23,8 +23,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from sdxl.commands.examples import inpainting
+from sdxl.edits.asked import MOST_PICTURES, Defaults
 from sdxl.edits.sampling import STRENGTH
-from sdxl.serve.asked import MOST_PICTURES, Defaults
 from sdxl.serve.uploads import encoded
 
 __all__ = ["FOLDER", "HEADERS", "add_editor", "open_browser"]

@@ -3,15 +3,19 @@
 index.json   {"key", "at", "entries": [name …], "staged": {id: {"name", "seed"}}}
 <name>.png   a picture; files never change, and those that the index does not name are removed
 
-So pictures and history outlive the recordings, the worker and the process.
+So pictures and history outlive the recordings, the worker and the process. Several processes may serve a session: each
+reads the index again where another has written it, and none writes while another does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from time import monotonic
@@ -19,12 +23,14 @@ from typing import Any
 
 from sdxl.serve.errors import ApiError
 from sige.files import atomic_write
+from sige.locks import hold
 
 __all__ = ["History", "new_id"]
 
 INDEX = "index.json"
 MOST_ENTRIES = 100  # pictures that can be gone back to
 MOST_STAGED = 32
+PATIENCE = 10.0  # seconds that another process may take to change a session
 
 
 def new_id() -> str:
@@ -48,6 +54,7 @@ class History:
         self.key, self.at = "", 0
         self.entries: list[str] = []
         self.staged: dict[str, dict[str, Any]] = {}
+        self._seen: tuple[int, ...] = ()  # which index it has read, or written
 
     @classmethod
     def begin(cls, folder: Path, picture: bytes, key: str) -> History:
@@ -63,17 +70,26 @@ class History:
     def open(cls, folder: Path) -> History:
         """The session in a folder; raises `ValueError` where its index is damaged."""
         history = cls(folder)
-        index = json.loads((folder / INDEX).read_text())
-        try:
-            history.key, history.at = str(index["key"]), int(index["at"])
-            history.entries = [_name(name) for name in index["entries"]]
-            history.staged = {str(one): {"name": _name(said["name"]), "seed": int(said["seed"])}
-                              for one, said in index["staged"].items()}  # fmt: skip
-            if not 0 <= history.at < len(history.entries):
-                raise ValueError(f"entry {history.at} of {len(history.entries)}")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder / INDEX}: {error!r}") from error
+        history.refresh()
         return history
+
+    def refresh(self) -> None:
+        """Reads the index where another process has written it; `FileNotFoundError`: it has ended the session."""
+        with self.lock, (self.folder / INDEX).open() as file:
+            if self._seen != (seen := _version(file.fileno())):
+                self._read(json.load(file))
+                self._seen = seen
+
+    def _read(self, index: Any) -> None:
+        try:
+            self.key, self.at = str(index["key"]), int(index["at"])
+            self.entries = [_name(name) for name in index["entries"]]
+            self.staged = {str(one): {"name": _name(said["name"]), "seed": int(said["seed"])}
+                              for one, said in index["staged"].items()}  # fmt: skip
+            if not 0 <= self.at < len(self.entries):
+                raise ValueError(f"entry {self.at} of {len(self.entries)}")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.folder / INDEX}: {error!r}") from error
 
     # ---- what it holds ----------------------------------------------------------------------------------------------
 
@@ -90,7 +106,10 @@ class History:
             chosen = self.current if name is None else name
             if chosen not in known:
                 raise ApiError(404, f"picture: the session has no {chosen[:40]!r}", "picture_not_found", "picture")
-            return (self.folder / f"{chosen}.png").read_bytes()
+            try:
+                return (self.folder / f"{chosen}.png").read_bytes()
+            except FileNotFoundError:  # another process has just removed it
+                raise ApiError(404, f"picture: {chosen} is gone", "picture_not_found", "picture") from None
 
     def facts(self) -> dict[str, Any]:
         """What a client is told of it."""
@@ -110,17 +129,16 @@ class History:
 
     def stage(self, picture: bytes, seed: int) -> tuple[str, str]:
         """Keeps a result until it is accepted or discarded; returns its identity and the name of its picture."""
-        with self.lock:
+        with self._changing():
             one, name = f"result-{secrets.token_hex(6)}", self._keep(picture)
             self.staged[one] = {"name": name, "seed": seed}
             while len(self.staged) > MOST_STAGED:
                 del self.staged[next(iter(self.staged))]
-            self._save()
             return one, name
 
     def commit(self, one: str) -> None:
         """Makes a staged result the session's picture. The other staged results are of the picture before: they go."""
-        with self.lock:
+        with self._changing():
             if one not in self.staged:
                 raise ApiError(404, f"result: {one[:40]!r} is not staged", "result_not_found", "result")
             self.entries[self.at + 1 :] = [self.staged[one]["name"]]
@@ -129,27 +147,40 @@ class History:
             gone = max(len(self.entries) - MOST_ENTRIES, 0)
             del self.entries[:gone]
             self.at -= gone
-            self._save()
 
     def discard(self, one: str | None = None) -> None:
         """Forgets a staged result, or all of them."""
-        with self.lock:
+        with self._changing():
             if one is not None and one not in self.staged:
                 raise ApiError(404, f"result: {one[:40]!r} is not staged", "result_not_found", "result")
             for name in [one] if one is not None else list(self.staged):
                 del self.staged[name]
-            self._save()
 
     def go(self, steps: int) -> None:
         """Goes back (-1) or forward (1) in the history."""
-        with self.lock:
+        with self._changing():
             at = self.at + steps
             if not 0 <= at < len(self.entries):
                 verb = "undo" if steps < 0 else "redo"
                 raise ApiError(409, f"{verb}: there is nothing to {verb}", f"nothing_to_{verb}")
             self.at = at
             self.staged.clear()
-            self._save()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Inside, this is the session as it stands, and no other thread or process changes it; then it is saved."""
+        with self.lock:
+            try:
+                held = hold(self.folder / ".lock", PATIENCE)
+                if held is None:
+                    raise ApiError(503, "session: another server holds it: try again", "session_busy", "session")
+                with held:
+                    self.refresh()
+                    self._seen = ()  # where the block or the disk fails, the next look reads the index again
+                    yield
+                    self._save()
+            except FileNotFoundError:
+                raise ApiError(404, "session: it has ended", "session_not_found", "session") from None
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
@@ -164,10 +195,18 @@ class History:
         index = {"key": self.key, "at": self.at, "entries": self.entries, "staged": self.staged}
         with atomic_write(self.folder / INDEX) as temporary:
             temporary.write_text(json.dumps(index))
+        with (self.folder / INDEX).open() as saved:
+            self._seen = _version(saved.fileno())
         named = {*self.entries, *(said["name"] for said in self.staged.values())}
         for file in self.folder.glob("*.png"):
             if file.stem not in named:
                 file.unlink(missing_ok=True)
+
+
+def _version(file: int) -> tuple[int, ...]:
+    """What is different for an index that was written anew: it is another file."""
+    facts = os.fstat(file)
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
 def _name(text: Any) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from sdxl.edits.asked import MOST_PICTURES, Asked, Defaults
 from sdxl.edits.request import Request
 from sdxl.errors import InputError
 from sdxl.pictures.images import to_rgb
-from sdxl.serve.asked import MOST_PICTURES, Asked, Defaults
 from sdxl.serve.bodies import Number, Whole
 from sdxl.serve.samplers import sampler_note
 from sdxl.serve.uploads import decoded, drawn_mask, picture_of

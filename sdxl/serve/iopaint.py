@@ -17,18 +17,18 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from sdxl.edits.asked import Asked, Defaults
+from sdxl.edits.png_text import with_text
 from sdxl.edits.request import Request
 from sdxl.errors import InputError
 from sdxl.pictures.masks import Mask
 from sdxl.pictures.parameters import read_parameters
 from sdxl.pictures.png import PARAMETERS
-from sdxl.serve.asked import Asked, Defaults
 from sdxl.serve.bodies import Number, Whole, read_json
 from sdxl.serve.errors import ApiError
 from sdxl.serve.forms import read_form
 from sdxl.serve.jobs import Ended, Failed, Job, Made, Stepped
 from sdxl.serve.notes import warn
-from sdxl.serve.png_text import with_text
 from sdxl.serve.samplers import sampler_names, sampler_note
 from sdxl.serve.server import Server, Stopped
 from sdxl.serve.studio import paint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -10,14 +9,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sdxl.commands.fields import Fields
+from sdxl.commands.model_flags import add_defaults, add_weights, check_names
 from sdxl.commands.parser import Parser
 from sdxl.commands.parser import run as run_command
+from sdxl.commands.ray_cluster import add_ray
 from sdxl.errors import InputError
-from sige.policies import PRESETS
-from sige.sizes import parse_bytes
+from sdxl.serve.build import keys_of, make_server
 from sige.terminal import say
 
 __all__ = ["main"]
@@ -26,10 +24,10 @@ PORT = 7860
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EXAMPLES = """\
 examples:
-  sige-serve --open                                  the editor in the browser
   sige-serve                                         the embedded model, or the weights in pretrained/
   sige-serve --weight_path sd_xl_base_1.0.safetensors --device cuda
   sige-serve --host 0.0.0.0 --api-key "$KEY"         for other machines
+  sige-serve --ray --state /shared/sessions          a replica for each GPU of a Ray cluster
 """
 
 
@@ -69,27 +67,10 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
         help="where sessions' pictures are kept (default: until the server ends)",
     )
     add("--open", action="store_true", help="open the editor in the browser, where the machine has a screen")
-    add = parser.add_argument_group("weights and machine").add_argument
-    add("--model", default="auto", help="sdxl, sdxl-inpaint, sd15, embedded, tiny, auto (default)")
-    add(
-        "--weight_path",
-        "--weight-path",
-        type=Path,
-        default=Path("pretrained"),
-        help="a file or a folder (default: pretrained)",
-    )
-    add("--lora", nargs="+", default=[], metavar="FILE[:X]", help="LoRA weights")
-    add("--vae", type=Path, metavar="FILE", help="another VAE")
-    add("--scheduler", help="default: ddim")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, auto (default)")
-    add("--dtype", default="auto", help="fp32, fp16, bf16, auto (default)")
-    add("--attention", default="auto", help="of dense passes: auto (default), sdpa, math, sliced")
-    add("--offload", default="none", help="model: each model waits on the CPU for its turn; none (default)")
-    add("--workers", type=int, default=1, help="threads with models of their own (default: 1)")
-    add = parser.add_argument_group("edits, where a client says nothing").add_argument
-    add("--steps", type=int, help="denoising steps (default: 30)")
-    add("--scale", type=float, help="guidance by the prompt (default: 7.5; embedded: 4)")
-    add("--preset", default="balanced", choices=tuple(PRESETS), help="how much is computed (default: balanced)")
+    add_ray(add, "a replica for each GPU")
+    add("--replicas", type=int, metavar="N", help="with --ray: how many (default: the number of GPUs, or one)")
+    add_weights(parser, "threads with models of their own (default: 1)")
+    add_defaults(parser, "edits, where a client says nothing")
     add = parser.add_argument_group("limits").add_argument
     add("--most-waiting", type=int, default=64, metavar="N", help="edits in the queue (default: 64)")
     add("--most-waiting-of-key", type=int, default=16, metavar="N", help="of one key (default: 16)")
@@ -102,29 +83,25 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def _check(given: Namespace) -> None:
-    if given.host not in LOOPBACK and not _keys(given):
+    if given.host not in LOOPBACK and not keys_of(given):
         raise InputError(f"--host {given.host}: other machines could edit here: add --api-key KEY, or take 127.0.0.1")
     if not 0 <= given.port < 65536:
         raise InputError(f"--port: got {given.port}, expected a number from 0 to 65535")
+    check_names(given)
+    given.workers = 1 if given.workers is None else given.workers
+    if given.replicas is not None and (given.ray is None or given.replicas < 1):
+        raise InputError(f"--replicas: got {given.replicas}, expected at least 1, and --ray")
     for name in ("workers", "most_waiting", "most_waiting_of_key", "most_sessions"):
         if getattr(given, name) < 1:
             raise InputError(f"--{name.replace('_', '-')}: got {getattr(given, name)}, expected at least 1")
 
 
-def _keys(given: Namespace) -> tuple[str, ...]:
-    keys = [*given.api_key, *filter(None, [os.environ.get("SIGE_API_KEY")])]
-    if any(not key.isascii() or not key.isprintable() or len(key) < 8 for key in keys):
-        raise InputError("--api-key: got a short one, or one with other signs than ASCII: expected at least 8 signs")
-    return tuple(keys)
-
-
-def _fields(given: Namespace, task: str) -> Fields:
-    names = ("model", "weight_path", "vae", "scheduler", "device", "dtype", "attention", "offload")
-    said: dict[str, Any] = {name: getattr(given, name) for name in names}
-    return Fields(task=task, lora=tuple(given.lora), **said)
-
-
 def _serve(given: Namespace) -> None:
+    if given.ray is not None:
+        from sdxl.serve.ray_app import serve_on_ray
+
+        serve_on_ray(given)
+        return
     try:
         import uvicorn
 
@@ -135,12 +112,12 @@ def _serve(given: Namespace) -> None:
         raise InputError(f"the server needs more packages ({error}): pip install 'sige[serve]'") from error
     listening = _listen(given.host, given.port)
     try:
-        server = _server(given)
+        server = make_server(given)
         address = f"http://{_shown(given.host)}:{listening.getsockname()[1]}"
         say(f"{server.model}: ready at {address}")
         if given.open:
             open_browser(address)
-        app = make_app(server, keys=_keys(given))
+        app = make_app(server, keys=keys_of(given))
         config = uvicorn.Config(
             app,
             http=connections(server.limits.most_connections, server.limits.header_seconds),
@@ -151,38 +128,6 @@ def _serve(given: Namespace) -> None:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()
-
-
-def _server(given: Namespace) -> Any:
-    import torch
-
-    from sdxl.serve.asked import Defaults
-    from sdxl.serve.server import Limits, Server
-    from sdxl.serve.weights import loader, name_of, scheduler_of
-
-    logging.getLogger("sdxl").setLevel(logging.INFO)
-    if given.workers > 1 and given.device in ("auto", "cpu") and not torch.cuda.is_available():
-        torch.set_num_threads(max(torch.get_num_threads() // given.workers, 1))
-    model = name_of(_fields(given, "inpainting"))
-    scale = given.scale if given.scale is not None else 4.0 if model == "embedded" else 7.5
-    limits = Limits(
-        most_bytes=parse_bytes(given.most_bytes),
-        most_waiting=given.most_waiting,
-        most_waiting_of_key=given.most_waiting_of_key,
-        most_sessions=given.most_sessions,
-        budget=parse_bytes(given.budget),
-    )
-    server = Server(
-        lambda: loader(partial(_fields, given)),
-        model=model,
-        scheduler=scheduler_of(_fields(given, "inpainting")),
-        defaults=Defaults(given.steps or 30, scale, given.preset),
-        limits=limits,
-        workers=given.workers,
-        state=given.state,
-    )
-    server.warm()  # now, so that wrong weights are one line and not an answer to the first client
-    return server
 
 
 def _listen(host: str, port: int) -> socket.socket:

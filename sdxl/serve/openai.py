@@ -13,15 +13,15 @@ from PIL import Image
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from sdxl.edits.asked import Asked, text_flag, text_whole
+from sdxl.edits.png_text import with_text
 from sdxl.edits.request import Request
 from sdxl.errors import InputError
 from sdxl.pictures.images import size_of, to_rgb
 from sdxl.pictures.masks import Mask
-from sdxl.serve.asked import Asked, text_flag, text_whole
 from sdxl.serve.errors import ApiError, api_error
 from sdxl.serve.forms import Form, read_form
 from sdxl.serve.jobs import Ended, Failed, Job, Made, Partial
-from sdxl.serve.png_text import with_text
 from sdxl.serve.server import Server
 from sdxl.serve.studio import paint
 from sdxl.serve.uploads import encoded, has_alpha, mask_of, opacity_mask, picture_of, raw_rgb

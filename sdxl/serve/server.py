@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from sdxl.serve.asked import Defaults
+from sdxl.edits.asked import Defaults
 from sdxl.serve.desk import Desk
 from sdxl.serve.history import History
 from sdxl.serve.jobs import Ended, Event, Failed, Job, Made

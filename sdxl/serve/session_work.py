@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from sdxl.edits.asked import Asked, Defaults
+from sdxl.edits.png_text import with_text
 from sdxl.edits.request import Request
 from sdxl.edits.result import Result
 from sdxl.pictures.masks import Mask
-from sdxl.serve.asked import Asked, Defaults
 from sdxl.serve.history import History
 from sdxl.serve.jobs import Job, Made
-from sdxl.serve.png_text import with_text
 from sdxl.serve.studio import Studio
 from sdxl.serve.tables import Tables
 from sdxl.serve.uploads import encoded, picture_of

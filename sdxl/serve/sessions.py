@@ -21,10 +21,10 @@ from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from sdxl.edits.asked import Asked, text_flag
 from sdxl.errors import InputError
 from sdxl.pictures.images import check_same_size, to_rgb
 from sdxl.pictures.masks import Mask, is_empty
-from sdxl.serve.asked import Asked, text_flag
 from sdxl.serve.bodies import read_json
 from sdxl.serve.errors import ApiError, api_error
 from sdxl.serve.forms import Form, read_form

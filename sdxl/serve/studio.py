@@ -7,34 +7,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import sige
+from sdxl.edits.pipes import Pipes
 from sdxl.edits.request import Request
 from sdxl.edits.result import Result
 from sdxl.edits.run import run
 from sdxl.serve.jobs import Job, Made
 
-__all__ = ["PIPELINE_OF", "Studio", "paint"]
+__all__ = ["Studio", "paint"]
 
 logger = logging.getLogger(__name__)
-
-PIPELINE_OF = {"inpainting": "inpainting", "sdedit": "sdedit", "img2img": "sdedit"}  # task -> the pipeline that runs it
 
 
 class Studio:
     """Pipelines by the name of their task, loaded when the first request asks for them."""
 
     def __init__(self, load: Callable[[str], Any], lane: int = 0) -> None:
-        self._load = load
         self.lane = lane  # the number of the worker that uses it
-        self._pipes: dict[str, Any] = {}
+        self._pipes = Pipes(load)
 
     def pipe(self, task: str) -> Any:
         """The pipeline of a task."""
-        name = PIPELINE_OF[task]
-        if name not in self._pipes:
-            self._pipes[name] = self._load(name)
-            sige.enable(self._pipes[name])  # once: every edit would walk the models again
-        return self._pipes[name]
+        return self._pipes.of(task)
 
     def run(self, request: Request, job: Job) -> Result:
         """Makes one picture."""

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 from sdxl.commands.fields import Fields
+from sdxl.commands.loader import loader
+from sdxl.edits.asked import Defaults
 from sdxl.pictures.images import to_rgb
 from sdxl.scenes.draw import draw
 from sdxl.scenes.numbered import HELD_OUT, scene_at
 from sdxl.serve.app import make_app
-from sdxl.serve.asked import Defaults
 from sdxl.serve.server import Limits, Server
-from sdxl.serve.weights import loader
 
 SIDE = 256  # of the picture
 MARGIN = 24  # of the screen around a picture that fits: view.js

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sdxl.commands.fields import Fields
-from sdxl.serve.asked import Defaults
+from sdxl.commands.loader import loader
+from sdxl.edits.asked import Defaults
 from sdxl.serve.server import Server
-from sdxl.serve.weights import loader
 from tests.serve.standing import KEYS, Standing, quick_server, standing
 
 

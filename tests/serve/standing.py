@@ -15,12 +15,12 @@ import numpy as np
 import uvicorn
 from PIL import Image, ImageOps
 
+from sdxl.edits.asked import Defaults
 from sdxl.edits.request import Request
 from sdxl.edits.result import Result
 from sdxl.errors import Cancelled
 from sdxl.pictures.masks import composite
 from sdxl.serve.app import make_app
-from sdxl.serve.asked import Defaults
 from sdxl.serve.jobs import Job
 from sdxl.serve.listening import connections
 from sdxl.serve.server import Limits, Server

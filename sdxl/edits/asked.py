@@ -1,4 +1,4 @@
-"""What a client asks for, by the names that all adapters share, and the edit request that it means."""
+"""What is asked of one edit, by the names that the server and the batch share, and the request that it means."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_STEPS = 200
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds where a client says nothing."""
+    """What holds where nothing is said."""
 
     steps: int = 30
     scale: float = 7.5
@@ -33,7 +33,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Asked:
-    """The numbers and words of one request; None means the server's default."""
+    """The numbers and words of one request; None means the default."""
 
     prompt: str = ""
     negative_prompt: str | None = None

@@ -1,4 +1,4 @@
-"""The pipelines that a server's flags name: found once, loaded for each worker."""
+"""The pipelines that the flags of a server or a batch name: found once, loaded for each worker."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def loader(said: Callable[[str], Fields]) -> Callable[[str], Any]:
 
 
 def name_of(fields: Fields) -> str:
-    """The model's name, as clients write it: of the file where one was named, else of the model."""
+    """The name of the model, as a client or a picture says it: of the file where one was named, else of the model."""
     if fields.weight_path.suffix == ".safetensors":
         return fields.weight_path.stem
     return choose_weights(fields).settings.model

@@ -1,4 +1,4 @@
-"""What a picture of the server carries: the settings that `run.py` would paint it with, and A1111's text."""
+"""What a picture of the server or of a batch carries: the settings that `run.py` would paint it with, and A1111's."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def settings_of(request: Request, model: str, scheduler: str) -> dict[str, Any]:
         "grow": request.grow or None,
         "mask_blur": request.mask_blur or None,
         "only_masked": request.only_masked,
+        "preset": getattr(request.policy, "preset", None),
         "dense_steps": getattr(request.policy, "dense_steps", None),
     }
     return {name: value for name, value in said.items() if value is not None}
