@@ -59,6 +59,13 @@ prompts: [a ball, a box]
 ABOUT = {"seed": 0, "data.side": 16, "loop.rate": 0.001, "start": "None", "min_snr": None}
 
 
+JOBS = """\
+id,image,mask,edited,prompt,negative_prompt,seed,steps,scale,strength,dense_steps,dense,grow,mask_blur,only_masked
+one,picture.png,mask.png,,"a horse, brown",ugly,7,20,5.5,0.9,"0,1,4",false,4,2,64
+two,picture.png,,made.png,(a barn:1.2),,,,,,,true,,,
+"""
+
+
 class Net(nn.Module):
     """A module small enough for its state to be a kilobyte."""
 
@@ -73,6 +80,7 @@ def make_corpus(folder: Path) -> None:
     _pictures(folder)
     _checkpoints(folder)
     (folder / "plan.yaml").write_text(TRAIN)
+    (folder / "jobs.csv").write_text(JOBS)
     shutil.copytree(config_folder(), folder / "configs")
     _state(folder / "state.pt")
     _session(folder / "session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sdxl.batch.jobs import read_jobs
 from sdxl.checkpoint.check import check
 from sdxl.checkpoint.configs import PARTS, load_shapes
 from sdxl.checkpoint.folder import open_folder, read_json
@@ -54,6 +55,10 @@ def _file(
             path.unlink()
 
     return Target(name, weight, make, run)
+
+
+def _read_jobs(path: Path) -> None:
+    read_jobs(path)
 
 
 def _inside(
@@ -176,6 +181,7 @@ TARGETS: tuple[Target, ...] = (
     _file("mask-npy", 5, "mask.npy", mutate_bytes, _read_mask),
     _inside("metadata", 15, f"pictures/{METADATA}", formats.json_lines, _read_pictures),
     _inside("configs", 4, "configs/*.yaml", formats.yaml_file, _read_shapes),
+    _file("jobs", 10, "jobs.csv", mutate_bytes, _read_jobs),
     _file("plan", 8, "plan.yaml", formats.yaml_file, _read_plan),
     *(_file(f"part-{part}", 1, f"folder/{part}/config.json", formats.json_file, partial(_build, part))
       for part in PARTS),
