@@ -21,6 +21,7 @@ from threading import RLock
 from time import monotonic
 from typing import Any
 
+from sdxl.errors import InputError
 from sdxl.serve.errors import ApiError
 from sige.files import atomic_write
 from sige.locks import hold
@@ -127,9 +128,14 @@ class History:
 
     # ---- what changes it --------------------------------------------------------------------------------------------
 
-    def stage(self, picture: bytes, seed: int) -> tuple[str, str]:
-        """Keeps a result until it is accepted or discarded; returns its identity and the name of its picture."""
+    def stage(self, picture: bytes, seed: int, of: str | None = None) -> tuple[str, str]:
+        """Keeps a result until it is accepted or discarded; returns its identity and the name of its picture.
+
+        A result `of` another picture than the session's is refused: accepting it would take back what came between.
+        """
         with self._changing():
+            if of is not None and of != self.current:
+                raise InputError("session: its picture was changed while the edit ran: make the edit again", "session")
             one, name = f"result-{secrets.token_hex(6)}", self._keep(picture)
             self.staged[one] = {"name": name, "seed": seed}
             while len(self.staged) > MOST_STAGED:

@@ -44,7 +44,7 @@ class SessionWork:
             one = replace(request, sampling=replace(request.sampling, seed=first + number))
             result = self._made(one, name, studio, job)
             text = with_text(result.image, one, self.model, self.scheduler)
-            about = self.history.stage(encoded(result.image, text=text), one.sampling.seed)
+            about = self.history.stage(encoded(result.image, text=text), one.sampling.seed, of=name)
             tables.know(self.history.id, result.image, about[1])
             job.tell(Made(number, result, one.sampling.seed, about))
         tables.fit()

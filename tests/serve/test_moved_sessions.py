@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdxl.errors import InputError
 from sdxl.serve.desk import Desk
 from sdxl.serve.errors import ApiError
 from sdxl.serve.history import History
@@ -39,6 +40,17 @@ def test_a_change_begins_with_what_the_other_saved(desks: tuple[Desk, Desk]) -> 
     other.stage(b"third", 2)
     assert [said["seed"] for said in other.facts()["staged"]] == [1, 2]
     assert all((history.folder / f"{said['picture']}.png").exists() for said in other.facts()["staged"])
+
+
+def test_a_result_of_a_picture_that_is_no_longer_the_sessions_is_refused(desks: tuple[Desk, Desk]) -> None:
+    here, there = desks
+    history = here.begin(b"first", "key")
+    base = history.current
+    one, _ = there.find(history.id, "key").stage(b"second", 1, of=base)
+    there.find(history.id, "key").commit(one)
+    with pytest.raises(InputError, match="session: its picture was changed"):
+        history.stage(b"third", 2, of=base)
+    assert history.facts()["staged"] == []
 
 
 def test_a_session_that_ended_elsewhere_is_gone(desks: tuple[Desk, Desk]) -> None:

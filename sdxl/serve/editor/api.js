@@ -79,7 +79,10 @@ export class Api {
    */
   async #send(path, init) {
     try {
+      /** @type {Record<string, string>} */
       const headers = { "X-Requested-With": "XMLHttpRequest" }; // or a 401 would open the browser's own dialog
+      const session = /^\/v1\/sessions\/([0-9a-f]+)/.exec(path);
+      if (session) headers["X-Session-Id"] = session[1]; // a cluster sends it to the replica with the recordings
       return await fetch(path, { ...init, headers });
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") throw error;
