@@ -6,32 +6,21 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from tests.examples import run_example
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def run_example(page: str, shorter: tuple[str, str] | None = None) -> dict[str, Any]:
-    """The names that the first Python block of a page leaves; `shorter` replaces one text in it by another."""
-    names: dict[str, Any] = {}
-    code = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1]  # type: ignore[index]
-    if shorter is not None:
-        assert shorter[0] in code
-        code = code.replace(*shorter)
-    with torch.no_grad():
-        exec(code, names)
-    return names
-
-
 def test_the_example_of_the_engine_changes_the_region_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = run_example("docs/engine.md")
+    names = run_example("docs/engine.md", "region")
     with torch.no_grad():
         dense = names["unet"](names["x_edited"], 500, names["text"]).sample
     before, after = names["before"], names["after"]
@@ -51,7 +40,8 @@ def test_the_example_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     parts = load(tiny_weights("sdxl-base"), config_path=ROOT / "configs", progress=False)
     save_folder(parts, tmp_path / "pretrained" / "stable-diffusion-xl-base-1.0")
     monkeypatch.chdir(tmp_path)
-    names = run_example("README.md", ("num_inference_steps=30", "num_inference_steps=8"))  # a quarter of the time
+    shorter = ("num_inference_steps=30", "num_inference_steps=8")  # a quarter of the time
+    names = run_example("README.md", "sige.enable", (shorter,))
     assert (names["handle"].passes.dense, names["handle"].passes.packed) == (3, 5)
     assert names["result"].size == (1024, 512) and np.isfinite(np.asarray(names["result"])).all()
 

@@ -56,7 +56,7 @@ def listening(*, keys: tuple[str, ...] = (), waiting: int = 3) -> Iterator[str]:
     def loading() -> Any:
         return loader(lambda task: Fields(task=task, model="embedded"))
 
-    server = Server(loading, "embedded", Defaults(STEPS, 4.0), Limits(most_waiting=waiting))
+    server = Server(loading, "embedded", defaults=Defaults(STEPS, 4.0), limits=Limits(most_waiting=waiting))
     with socket.create_server(("127.0.0.1", 0)) as open_socket:
         running = uvicorn.Server(uvicorn.Config(make_app(server, keys=keys), log_level="warning"))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [open_socket]}, daemon=True)

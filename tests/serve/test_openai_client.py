@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sd_parsers import ParserManager
 
 from sdxl.serve.jobs import Stepped
 from sdxl.serve.uploads import encoded
+from tests.examples import run_example
 from tests.serve.standing import (
     KEYS,
     SIZE,
@@ -197,3 +199,12 @@ def test_after_twenty_edits_all_pixels_outside_the_masks_are_the_input_s(client:
         union |= mask
     assert not changed(a_picture(), current)[~union].any()
     assert changed(a_picture(), current)[union].mean() > 0.5 and union.mean() < 0.7
+
+
+def test_the_example_of_the_readme(quick: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(encoded(a_picture()))
+    (tmp_path / "mask.png").write_bytes(encoded(clear_mask(a_mask())))
+    names = run_example("README.md", "from openai", (("http://127.0.0.1:7860", quick.address),))
+    painted = Image.open(io.BytesIO(base64.b64decode(names["result"].data[0].b64_json)))
+    assert not changed(a_picture(), painted)[a_mask() == 0].any() and changed(a_picture(), painted).any()
