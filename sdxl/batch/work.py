@@ -67,6 +67,7 @@ def make_painter(given: Namespace, tasks: Iterable[str], defaults: Defaults, wor
 
     from sdxl.commands.loader import loader, scheduler_of
     from sdxl.commands.model_flags import weight_fields
+    from sdxl.commands.weights import choose_weights
     from sdxl.edits.pipes import Pipes
 
     tqdm.set_lock(RLock())  # its own is a semaphore of the system, which a killed worker would leave
@@ -78,4 +79,4 @@ def make_painter(given: Namespace, tasks: Iterable[str], defaults: Defaults, wor
     pipes = Pipes(loader(partial(weight_fields, given)))
     for task in tasks:
         pipes.of(task)
-    return Painter(pipes.of, defaults, given.model, scheduler_of(weight_fields(given, "inpainting")))
+    return Painter(pipes.of, defaults, given.model, scheduler_of(choose_weights(weight_fields(given, "inpainting"))))

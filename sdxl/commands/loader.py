@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sdxl.commands.fields import Fields
-from sdxl.commands.weights import choose_weights, place
+from sdxl.commands.weights import Chosen, choose_weights, place
 from sdxl.pipelines.find import Weights
 from sdxl.pipelines.load import for_task, load_weights
 from sdxl.pipelines.schedulers import default_scheduler
@@ -45,13 +45,12 @@ def loader(said: Callable[[str], Fields]) -> Callable[[str], Any]:
     return load
 
 
-def name_of(fields: Fields) -> str:
+def name_of(chosen: Chosen[Fields]) -> str:
     """The name of the model, as a client or a picture says it: of the file where one was named, else of the model."""
-    if fields.weight_path.suffix == ".safetensors":
-        return fields.weight_path.stem
-    return choose_weights(fields).settings.model
+    file = chosen.settings.weight_path
+    return file.stem if file.suffix == ".safetensors" else chosen.settings.model
 
 
-def scheduler_of(fields: Fields) -> str:
+def scheduler_of(chosen: Chosen[Fields]) -> str:
     """The scheduler that the model's pipelines paint with."""
-    return fields.scheduler or default_scheduler(choose_weights(fields).base.kind)
+    return chosen.settings.scheduler or default_scheduler(chosen.base.kind)

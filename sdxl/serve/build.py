@@ -23,12 +23,15 @@ def make_server(given: Namespace) -> Server:
     import torch
 
     from sdxl.commands.loader import loader, name_of, scheduler_of
+    from sdxl.commands.weights import choose_weights
     from sdxl.serve.server import Limits, Server
 
     logging.getLogger("sdxl").setLevel(logging.INFO)
     if given.workers > 1 and given.device in ("auto", "cpu") and not torch.cuda.is_available():
         torch.set_num_threads(max(torch.get_num_threads() // given.workers, 1))
-    model = name_of(weight_fields(given, "inpainting"))
+    chosen = choose_weights(weight_fields(given, "inpainting"))
+    model = name_of(chosen)
+    given = Namespace(**{**vars(given), "model": chosen.settings.model})  # what `auto` means is said once
     limits = Limits(
         most_bytes=parse_bytes(given.most_bytes),
         most_waiting=given.most_waiting,
@@ -39,7 +42,7 @@ def make_server(given: Namespace) -> Server:
     server = Server(
         lambda: loader(partial(weight_fields, given)),
         model=model,
-        scheduler=scheduler_of(weight_fields(given, "inpainting")),
+        scheduler=scheduler_of(chosen),
         defaults=defaults_of(given, model),
         limits=limits,
         workers=given.workers,
