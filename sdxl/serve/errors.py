@@ -8,11 +8,10 @@ from typing import Any
 
 from sdxl.errors import CheckpointError, InputError
 from sdxl.serve.queue import QueueFullError
-from sdxl.serve.worker import BusyError
 from sige.errors import ConfigError, SigeError
 from sige.terminal import as_line
 
-__all__ = ["ApiError", "api_error", "content_of"]
+__all__ = ["ApiError", "BusyError", "api_error", "content_of"]
 
 LONGEST = 500  # characters of a message; it may quote what the client sent
 WEB_UIS = ("/sdapi/", "/api/v1/")  # paths of A1111's and of IOPaint's API, whose clients read errors in one other form
@@ -27,6 +26,10 @@ TYPES = {
     429: "rate_limit_error",
     503: "server_error",
 }
+
+
+class BusyError(SigeError):
+    """The machine cannot do this now; the same request may succeed later, or on a larger machine."""
 
 
 @dataclass

@@ -108,6 +108,12 @@ class FairQueue:
         with self._changed:
             return list(self._running)
 
+    @property
+    def is_closed(self) -> bool:
+        """Says whether the workers may go."""
+        with self._changed:
+            return self._closed
+
     def close(self) -> None:
         """Lets the workers go; jobs that wait are cancelled, and have ended."""
         with self._changed:

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from sdxl.edits.asked import Defaults
+from sdxl.edits.asked import Asked, Defaults
+from sdxl.pictures.masks import Mask
 from sdxl.serve.desk import Desk
 from sdxl.serve.history import History
 from sdxl.serve.jobs import Ended, Event, Failed, Job, Made
 from sdxl.serve.metrics import Metrics
 from sdxl.serve.queue import FairQueue
+from sdxl.serve.session_work import SessionWork
 from sdxl.serve.studio import Studio
 from sdxl.serve.tables import Tables
 from sdxl.serve.worker import Worker
@@ -73,7 +75,10 @@ class Server:
         self.desk = Desk(folder, limits.most_sessions)
         self.tables = [Tables(limits.budget) for _ in range(self.workers)]
         self._aside = ThreadPoolExecutor(2, "sdxl-pictures")
-        self._workers = [Worker(Studio(self.loader(), lane), self.queue, self._ended) for lane in range(self.workers)]
+        self._workers = [
+            Worker(Studio(self.loader(), lane), self.queue, self._ended, tables.fit)
+            for lane, tables in enumerate(self.tables)
+        ]
 
     def warm(self) -> None:
         """Loads what every worker needs for inpainting."""
@@ -169,8 +174,12 @@ class Server:
             tables.leave(history.id)
         self.queue.forget(history.id)
 
-    def session_work(self, history: History, asked: Any, mask: Any, edited: Image.Image | None) -> Any:
+    def session_work(
+        self,
+        history: History,
+        asked: Asked,
+        mask: Mask | None,  # [H, W]
+        edited: Image.Image | None,
+    ) -> SessionWork:
         """The work of an edit in a session: its results are staged; `about` of `Made` is (identity, picture's name)."""
-        from sdxl.serve.session_work import SessionWork
-
         return SessionWork(self.tables, self.defaults, self.model, self.scheduler, history, asked, mask, edited)

@@ -17,6 +17,7 @@ from sdxl.serve.jobs import Job, Made
 from sdxl.serve.studio import Studio
 from sdxl.serve.tables import Tables
 from sdxl.serve.uploads import encoded, picture_of
+from sige import Temporal
 
 __all__ = ["SessionWork"]
 
@@ -47,7 +48,6 @@ class SessionWork:
             about = self.history.stage(encoded(result.image, text=text), one.sampling.seed, of=name)
             tables.know(self.history.id, result.image, about[1])
             job.tell(Made(number, result, one.sampling.seed, about))
-        tables.fit()
 
     def _made(self, request: Request, name: str, studio: Studio, job: Job) -> Result:
         plain = request.mask is not None and not request.is_empty and request.only_masked is None
@@ -55,7 +55,6 @@ class SessionWork:
             return studio.run(request, job)
         assert request.image is not None and request.alpha is not None
         picture = request.image
-        table = self.tables[studio.lane].of(
-            self.history.id, studio.pipe("inpainting"), name, lambda: picture, request.policy
-        )
+        policy = None if request.policy == Temporal() else request.policy  # the session's own also knows few steps
+        table = self.tables[studio.lane].of(self.history.id, studio.pipe("inpainting"), name, lambda: picture, policy)
         return table.edit(request.alpha, request.sampling, on_step=job.on_step)

@@ -70,14 +70,15 @@ def make_router(server: Server) -> APIRouter:
     async def picture(http: HttpRequest, one: str, name: str) -> Response:
         history = found(http, one)
         content = history.picture(None if name == "current" else name)
-        return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+        kept = "no-store" if name == "current" else "private, max-age=3600"  # a name is always the same picture
+        return Response(content, media_type="image/png", headers={"Cache-Control": kept})
 
     @router.post("/{one}/edits")
     async def edits(http: HttpRequest, one: str) -> Response:
         history = found(http, one)
         form = await read_form(http, FIELDS, ("mask", "painted"))
         edit = await server.aside(_SessionEdit, server, history, form)
-        job = await server.aside(edit.submit, http.state.key)
+        job = edit.submit(http.state.key)
         if edit.streams:
             return StreamingResponse(edit.stream(job, http), media_type="text/event-stream", headers=NO_STORE)
         made = await server.pictures(job, http.is_disconnected)
@@ -154,15 +155,16 @@ class _SessionEdit:
         self.streams = text_flag("stream", form.texts.get("stream") or "false")
         self.is_live = text_flag("live", form.texts.get("live") or "false")
         self.previews = text_flag("previews", form.texts.get("previews") or "true")
-        self.mask, self.edited = self._pictures(form)
+        current = to_rgb(picture_of(history.picture()))
+        self.mask, self.edited = self._pictures(form, current)
+        self.asked.request(server.defaults, current, mask=self.mask, edited=self.edited)  # refuses what a worker would
 
-    def _pictures(self, form: Form) -> tuple[Mask | None, Image.Image | None]:
+    def _pictures(self, form: Form, current: Image.Image) -> tuple[Mask | None, Image.Image | None]:
         """The mask [H, W], or the picture that was painted over."""
         mask, painted = form.file("mask"), form.file("painted")
         if (mask is None) == (painted is None):
             got = "neither" if mask is None else "both"
             raise InputError(f"mask, painted: got {got}, expected one of the two", "mask")
-        current = picture_of(self.history.picture())
         if painted is not None:
             edited = to_rgb(picture_of(painted, "painted"))
             check_same_size(current, edited, ("the session's picture", "painted"))
@@ -175,13 +177,9 @@ class _SessionEdit:
 
     def submit(self, key: str) -> Job:
         """Puts the edit into the queue. A live one takes the place of the session's others."""
-        request = self.asked.request(  # refuses here what a worker would refuse
-            self.server.defaults, picture_of(self.history.picture()).convert("RGB"), mask=self.mask, edited=self.edited
-        )
         if self.is_live:
             for job in self.server.queue.of_session(self.history.id):
                 self.server.cancel(job, SUPERSEDED)
-        del request
         work = self.server.session_work(self.history, self.asked, self.mask, self.edited)
         partials = ALL if self.streams and self.previews else 0
         return self.server.submit(Job(work, key=key, session=self.history.id, pictures=self.asked.n, partials=partials))

@@ -7,25 +7,31 @@ import threading
 from collections.abc import Callable
 
 from sdxl.errors import Cancelled, is_out_of_memory
+from sdxl.serve.errors import ApiError, BusyError
 from sdxl.serve.jobs import Ended, Failed, Job, Started
 from sdxl.serve.queue import FairQueue
 from sdxl.serve.studio import Studio
 from sige.errors import SigeError
 
-__all__ = ["BusyError", "Worker", "perform"]
+__all__ = ["Worker", "perform"]
 
 logger = logging.getLogger(__name__)
 
-
-class BusyError(SigeError):
-    """The machine cannot do this now; the same request may succeed later, or on a larger machine."""
+REST = 10.0  # seconds without a job, after which it tidies up
 
 
 class Worker:
-    """One thread with its studio. `seen` is told each job that has ended."""
+    """One thread with its studio. `seen` is told each job that has ended; `tidy` is called then, and when it rests."""
 
-    def __init__(self, studio: Studio, queue: FairQueue, seen: Callable[[Job], None] = lambda job: None) -> None:
-        self.studio, self.queue, self.seen = studio, queue, seen
+    def __init__(
+        self,
+        studio: Studio,
+        queue: FairQueue,
+        seen: Callable[[Job], None] = lambda job: None,
+        tidy: Callable[[], None] = lambda: None,
+        seconds: float = REST,
+    ) -> None:
+        self.studio, self.queue, self.seen, self.tidy, self.seconds = studio, queue, seen, tidy, seconds
         self._thread = threading.Thread(target=self._live, name=f"sdxl-worker-{studio.lane}", daemon=True)
 
     def start(self) -> None:
@@ -42,14 +48,18 @@ class Worker:
         return self._thread.is_alive()
 
     def _live(self) -> None:
-        while (job := self.queue.take(self.studio.lane)) is not None:
+        while (job := self.queue.take(self.studio.lane, self.seconds)) is not None or not self.queue.is_closed:
             try:
-                perform(job, self.studio)
-                self.seen(job)
+                if job is not None:
+                    perform(job, self.studio)
+                    self.seen(job)
+                self.tidy()
             except Exception:
-                logger.exception("%s has ended, but what follows it failed by a fault of the server", job.id)
+                logger.exception("what follows a job failed by a fault of the server")
             finally:
-                self.queue.done(job)
+                if job is not None:
+                    self.queue.done(job)
+                del job  # else its pictures would stay until the next one
 
 
 def perform(job: Job, studio: Studio) -> None:
@@ -62,7 +72,7 @@ def perform(job: Job, studio: Studio) -> None:
         job.work(studio, job)
     except Cancelled:
         job.tell(Ended(job.why))
-    except SigeError as error:
+    except (SigeError, ApiError) as error:
         job.tell(Failed(error.with_traceback(None)))  # its frames would keep tensors alive
     except Exception as error:
         if is_out_of_memory(error):

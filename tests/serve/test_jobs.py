@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdxl.errors import Cancelled, InputError
+from sdxl.serve.errors import ApiError, BusyError
 from sdxl.serve.jobs import ALL, Ended, Event, Failed, Job, Made, Partial, Started, Stepped, partial_steps
 from sdxl.serve.queue import FairQueue
-from sdxl.serve.worker import BusyError, Worker, perform
+from sdxl.serve.worker import Worker, perform
 from tests.serve.standing import wait_for
 
 STUDIO: Any = SimpleNamespace(lane=0)
@@ -158,3 +159,26 @@ def test_a_worker_lives_on_whatever_happens(caplog: pytest.LogCaptureFixture) ->
     queue.close()
     worker.join(5)
     assert [type(job.events[-1]) for job in jobs] == [Failed, Ended, Failed] and not queue.running
+
+
+def test_a_worker_without_jobs_tidies_up_now_and_then() -> None:
+    """Recordings of a session that ended, or was not used for long, must not wait for the next job."""
+    queue, tidied = FairQueue(), []
+    worker = Worker(STUDIO, queue, tidy=lambda: tidied.append(1), seconds=0.01)
+    worker.start()
+    wait_for(lambda: len(tidied) >= 3, 5)
+    queue.close()
+    worker.join(5)
+    assert not worker.is_alive
+
+
+def test_an_answer_that_is_ours_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """A session may be deleted while its last step runs."""
+
+    def gone(studio: Any, job: Job) -> None:
+        raise ApiError(404, "session: it has ended", "session_not_found", "session")
+
+    job = a_job(gone)
+    perform(job, STUDIO)
+    last = job.events[-1]
+    assert isinstance(last, Failed) and isinstance(last.error, ApiError) and not caplog.records
