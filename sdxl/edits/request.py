@@ -155,6 +155,12 @@ class Request:
         picture = self.image if self.edited is None else self.edited
         return self.padded_size if picture is None else size_of(picture)
 
+    @property
+    def pixels(self) -> int:
+        """The number of its pixels."""
+        height, width = self.picture_size
+        return height * width
+
     @cached_property
     def alpha(self) -> Mask | None:  # [H, W]
         """The mask, grown and with its soft edge, from 0 (keep) to 1 (repaint)."""

@@ -13,11 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sdxl.serve import a1111, iopaint, openai, sessions
+from sdxl.serve.adapters import a1111, iopaint, openai, sessions
 from sdxl.serve.editor_files import add_editor
-from sdxl.serve.errors import ApiError, api_error, content_of
-from sdxl.serve.guard import Guard
-from sdxl.serve.queue import QueueFullError
+from sdxl.serve.errors import ApiError, QueueFullError, api_error, content_of
+from sdxl.serve.front.guard import Guard
 from sdxl.serve.server import Server, Stopped
 from sige.errors import SigeError
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdxl.errors import CheckpointError, InputError
-from sdxl.serve.queue import QueueFullError
 from sige.errors import ConfigError, SigeError
 from sige.terminal import as_line
 
-__all__ = ["ApiError", "BusyError", "api_error", "content_of"]
+__all__ = ["ApiError", "BusyError", "QueueFullError", "api_error", "content_of"]
 
 LONGEST = 500  # characters of a message; it may quote what the client sent
 WEB_UIS = ("/sdapi/", "/api/v1/")  # paths of A1111's and of IOPaint's API, whose clients read errors in one other form
@@ -30,6 +29,14 @@ TYPES = {
 
 class BusyError(SigeError):
     """The machine cannot do this now; the same request may succeed later, or on a larger machine."""
+
+
+class QueueFullError(Exception):
+    """There is no room for another job; `seconds` says when there may be."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 @dataclass

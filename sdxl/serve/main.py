@@ -107,7 +107,7 @@ def _serve(given: Namespace) -> None:
 
         from sdxl.serve.app import make_app
         from sdxl.serve.editor_files import open_browser
-        from sdxl.serve.listening import connections
+        from sdxl.serve.front.listening import connections
     except ImportError as error:
         raise InputError(f"the server needs more packages ({error}): pip install 'sige[serve]'") from error
     listening = _listen(given.host, given.port)

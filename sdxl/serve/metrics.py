@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from threading import Lock
 
-from sdxl.serve.jobs import Ended, Failed, Job, Made
+from sdxl.serve.work.jobs import Ended, Failed, Job, Made
 
 __all__ = ["Metrics"]
 

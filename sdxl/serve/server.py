@@ -17,16 +17,17 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from sdxl.edits.asked import Asked, Defaults
+from sdxl.edits.request import Request
 from sdxl.pictures.masks import Mask
-from sdxl.serve.desk import Desk
-from sdxl.serve.history import History
-from sdxl.serve.jobs import Ended, Event, Failed, Job, Made
 from sdxl.serve.metrics import Metrics
-from sdxl.serve.queue import FairQueue
-from sdxl.serve.session_work import SessionWork
-from sdxl.serve.studio import Studio
-from sdxl.serve.tables import Tables
-from sdxl.serve.worker import Worker
+from sdxl.serve.sessions.desk import Desk
+from sdxl.serve.sessions.history import History
+from sdxl.serve.sessions.tables import Tables
+from sdxl.serve.sessions.work import NamedWork, SessionWork, identity
+from sdxl.serve.work.jobs import Ended, Event, Failed, Job, Made, Work
+from sdxl.serve.work.queue import FairQueue
+from sdxl.serve.work.studio import Studio, paint
+from sdxl.serve.work.worker import Worker
 
 __all__ = ["POLL", "Limits", "Server", "Stopped"]
 
@@ -173,6 +174,12 @@ class Server:
         for tables in self.tables:
             tables.leave(history.id)
         self.queue.forget(history.id)
+
+    def work(self, request: Request, key: str = "", session: str | None = None) -> Work:
+        """The work of a request: plain, or on the recordings of the session that the key's client has named."""
+        if session is None:
+            return paint(request)
+        return NamedWork(self.tables, identity(key, session), request)
 
     def session_work(
         self,

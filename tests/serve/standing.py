@@ -21,9 +21,9 @@ from sdxl.edits.result import Result
 from sdxl.errors import Cancelled
 from sdxl.pictures.masks import composite
 from sdxl.serve.app import make_app
-from sdxl.serve.jobs import Job
-from sdxl.serve.listening import connections
+from sdxl.serve.front.listening import connections
 from sdxl.serve.server import Limits, Server
+from sdxl.serve.work.jobs import Job
 from sige import Region
 
 KEYS = ("first-key", "second-key")

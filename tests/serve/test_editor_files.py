@@ -20,9 +20,10 @@ pytest.importorskip("fastapi", reason="needs the serve packages: pip install 'si
 import sige
 from sdxl.commands.examples import find_scene
 from sdxl.scenes.draw import draw
-from sdxl.serve import editor_files, levels
+from sdxl.serve import editor_files
+from sdxl.serve.adapters import levels
+from sdxl.serve.adapters.levels import STRIDES, levels_of
 from sdxl.serve.app import make_app
-from sdxl.serve.levels import STRIDES, levels_of
 from sdxl.serve.server import Server
 
 KEY = "a-long-key"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from sdxl.serve.guard import Guard, key_of
+from sdxl.serve.front.guard import Guard, key_of
 
 KEYS = ("right-key", "other-key")
 
@@ -125,7 +126,58 @@ def test_a_header_that_says_too_much_is_believed() -> None:
 
 def test_a_body_that_stops_is_not_waited_for() -> None:
     status, headers, body = asked(RIGHT["bearer"], [b"x"], stalls=True)
-    assert status == 408 and headers["connection"] == "close" and b"nothing arrived" in body
+    assert status == 408 and headers["connection"] == "close" and b"nothing came for 0.05 s" in body
+
+
+def test_a_body_that_trickles_is_not_waited_for() -> None:
+    """Each byte comes in time, all of them never do."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    guard = Guard(echo, most_bytes=1_000_000, seconds=0.2)
+    began = time.monotonic()
+    asyncio.run(guard({"type": "http", "path": "/v1/models", "headers": []}, receive, send))
+    assert sent[0]["status"] == 408 and 0.15 < time.monotonic() - began < 2
+
+
+def test_all_bodies_together_have_a_limit_too() -> None:
+    """Bodies count until their request is answered; a refused one does not count."""
+    guard = Guard(echo, most_bytes=100)
+    statuses = []
+
+    async def ask(held: asyncio.Event, size: int) -> None:
+        parts = [b"x" * size, b""]
+
+        async def receive() -> dict[str, Any]:
+            if len(parts) == 1:
+                await held.wait()
+            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status"))
+
+        await guard({"type": "http", "path": "/v1/models", "headers": []}, receive, send)
+
+    async def several() -> None:
+        open_ = asyncio.Event()
+        first = [asyncio.create_task(ask(open_, 100)) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        assert guard.held.now == 1000
+        await ask(open_, 1)
+        assert statuses[0] == 503
+        open_.set()
+        await asyncio.gather(*first)
+        assert guard.held.now == 0 and statuses.count(200) == 10
+        await ask(open_, 1)
+        assert statuses.count(200) == 11
+
+    asyncio.run(several())
 
 
 def test_the_key_of_basic_auth_may_hold_colons() -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 
 from sdxl.errors import Cancelled, InputError
 from sdxl.serve.errors import ApiError, BusyError
-from sdxl.serve.jobs import ALL, Ended, Event, Failed, Job, Made, Partial, Started, Stepped, partial_steps
-from sdxl.serve.queue import FairQueue
-from sdxl.serve.worker import Worker, perform
+from sdxl.serve.work.jobs import ALL, Ended, Event, Failed, Job, Made, Partial, Started, Stepped, partial_steps
+from sdxl.serve.work.queue import FairQueue
+from sdxl.serve.work.worker import Worker, perform
 from tests.serve.standing import wait_for
 
 STUDIO: Any = SimpleNamespace(lane=0)

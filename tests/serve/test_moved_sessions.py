@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sdxl.errors import InputError
-from sdxl.serve.desk import Desk
 from sdxl.serve.errors import ApiError
-from sdxl.serve.history import History
+from sdxl.serve.sessions.desk import Desk
+from sdxl.serve.sessions.history import History
 
 
 @pytest.fixture

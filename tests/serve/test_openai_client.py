@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from sd_parsers import ParserManager
 
-from sdxl.serve.jobs import Stepped
 from sdxl.serve.uploads import encoded
+from sdxl.serve.work.jobs import Stepped
 from tests.examples import run_example
 from tests.serve.standing import (
     KEYS,
@@ -78,6 +78,26 @@ def test_two_pictures_have_two_seeds(client: openai.OpenAI) -> None:
     assert changed(first, second).any()
     assert not changed(second, opened(edit(client, extra_body={"seed": 4}).data[0])).any()
     assert {one.id for one in client.models.list()} == {"tiny"}
+
+
+def test_a_named_session_goes_on_from_the_picture_that_it_gave(client: openai.OpenAI, tiny_server: Standing) -> None:
+    """Its later edits of the same place take no dense pass; another picture, or another key's client, begins anew."""
+
+    def dense_passes(image: Image.Image, client: openai.OpenAI = client) -> tuple[int, Image.Image]:
+        result = edit(client, image, extra_body={"session": "page-7", "steps": 10})
+        return result.usage.edits[0]["passes"]["dense"], opened(result.data[0])
+
+    dense, painted = dense_passes(a_picture())
+    assert dense > 0
+    later, again = dense_passes(painted)
+    assert later == 0 and not changed(painted, again)[~a_mask()].any()
+    assert dense_passes(a_picture())[0] == 0  # the picture before: the table goes back to it
+    assert dense_passes(a_picture(1))[0] == dense
+    with client_of(tiny_server, KEYS[1]) as other:
+        assert dense_passes(a_picture(1), other)[0] == dense
+    for name in ("a b", "x" * 65, "../x/ü"):
+        with pytest.raises(openai.BadRequestError, match="session: got"):
+            edit(client, extra_body={"session": name})
 
 
 def test_a_list_of_one_picture_is_a_picture(client: openai.OpenAI) -> None:

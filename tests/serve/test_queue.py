@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sdxl.serve.jobs import Ended, Job, Queued
-from sdxl.serve.queue import FairQueue, QueueFullError
+from sdxl.serve.errors import QueueFullError
+from sdxl.serve.work.jobs import Ended, Job, Queued
+from sdxl.serve.work.queue import FairQueue
 
 KEYS, SESSIONS = ("a", "b", "c"), (None, "s", "t")
 MOST, MOST_OF_KEY, LANES = 8, 4, 2
 
 
-def a_job(key: str = "", session: str | None = None) -> Job:
-    return Job(lambda studio, job: None, key=key, session=session)
+def a_job(key: str = "", session: str | None = None, pixels: int = 0) -> Job:
+    return Job(lambda studio, job: None, key=key, session=session, pixels=pixels)
 
 
 class Clients(RuleBasedStateMachine):
@@ -165,6 +166,36 @@ def test_the_advice_when_to_come_back_follows_how_long_jobs_take() -> None:
     with pytest.raises(QueueFullError, match="4 edits of yours wait already: try again in 120 s") as caught:
         queue.put(a_job())
     assert caught.value.seconds == 120
+
+
+def test_large_pictures_wait_in_small_numbers() -> None:
+    """One may always wait, whatever its size; what has been taken does not count."""
+    queue = FairQueue(most_pixels=100)
+    queue.put(a_job(pixels=500))
+    with pytest.raises(QueueFullError, match="500 pixels wait already"):
+        queue.put(a_job(pixels=1))
+    queue.take(timeout=0)
+    for _ in range(2):
+        queue.put(a_job(pixels=50))
+    with pytest.raises(QueueFullError, match="100 pixels wait already"):
+        queue.put(a_job(pixels=1))
+
+
+def test_the_lanes_of_many_sessions_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdxl.serve.work.queue.MOST_LANES", 2)
+    queue = FairQueue(lanes=2)
+
+    def has_lane_0(session: str) -> bool:
+        queue.put(job := a_job("a", session))
+        taken = queue.take(1, timeout=0)
+        queue.remove(job)
+        return taken is None
+
+    for session in ("first", "second", "third"):
+        queue.put(job := a_job("a", session))
+        assert queue.take(0, timeout=0) is job
+        queue.done(job)
+    assert has_lane_0("third") and has_lane_0("second") and not has_lane_0("first")
 
 
 def test_a_session_that_was_forgotten_while_it_runs_still_runs_once_at_a_time() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sdxl.edits.sampling import Sampling
 from sdxl.pipelines.load import load_pipeline
-from sdxl.serve.tables import IDLE, Tables
+from sdxl.serve.sessions.tables import IDLE, Tables
 
 SIDE = 64
 SAMPLING = Sampling("a horse", steps=4, scale=1.0)

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from sdxl.edits.result import Result
     from sdxl.edits.steps import Step
 
-__all__ = ["Ended", "Event", "Failed", "Job", "Made", "Partial", "Queued", "Started", "Stepped", "partial_steps"]
+__all__ = [
+    "Ended",
+    "Event",
+    "Failed",
+    "Job",
+    "Made",
+    "Partial",
+    "Queued",
+    "Started",
+    "Stepped",
+    "Work",
+    "partial_steps",
+]
 
 ALL = -1  # of `partials`: a preview after every step, of which the newest is kept
 _numbers = itertools.count(1)
@@ -99,10 +111,17 @@ class Job:
     """Some pictures that one client has asked for. A worker's thread tells its events, handlers follow them."""
 
     def __init__(
-        self, work: Work, *, key: str = "", session: str | None = None, pictures: int = 1, partials: int = 0
+        self,
+        work: Work,
+        *,
+        key: str = "",
+        session: str | None = None,
+        pictures: int = 1,
+        partials: int = 0,
+        pixels: int = 0,  # of the picture that it edits, which stays in memory while it waits
     ) -> None:
         self.id = f"job-{next(_numbers)}"
-        self.work, self.key, self.session = work, key, session
+        self.work, self.key, self.session, self.pixels = work, key, session, pixels
         self.pictures, self.partials = pictures, partials
         self.made = 0
         self.asked_at, self.started_at, self.ended_at = monotonic(), 0.0, 0.0

@@ -14,8 +14,8 @@ from sdxl.edits.asked import MOST_PICTURES, Asked, Defaults
 from sdxl.edits.request import Request
 from sdxl.errors import InputError
 from sdxl.pictures.images import to_rgb
-from sdxl.serve.bodies import Number, Whole
-from sdxl.serve.samplers import sampler_note
+from sdxl.serve.adapters.bodies import Number, Whole
+from sdxl.serve.adapters.samplers import sampler_note
 from sdxl.serve.uploads import decoded, drawn_mask, picture_of
 
 __all__ = ["Img2Img", "check_checkpoint"]

@@ -24,15 +24,15 @@ from sdxl.errors import InputError
 from sdxl.pictures.masks import Mask
 from sdxl.pictures.parameters import read_parameters
 from sdxl.pictures.png import PARAMETERS
-from sdxl.serve.bodies import Number, Whole, read_json
+from sdxl.serve.adapters.bodies import Number, Whole, read_json
+from sdxl.serve.adapters.forms import read_form
+from sdxl.serve.adapters.notes import warn
+from sdxl.serve.adapters.samplers import sampler_names, sampler_note
 from sdxl.serve.errors import ApiError
-from sdxl.serve.forms import read_form
-from sdxl.serve.jobs import Ended, Failed, Job, Made, Stepped
-from sdxl.serve.notes import warn
-from sdxl.serve.samplers import sampler_names, sampler_note
 from sdxl.serve.server import Server, Stopped
-from sdxl.serve.studio import paint
 from sdxl.serve.uploads import decoded, drawn_mask, encoded, has_alpha, picture_of, raw_rgb
+from sdxl.serve.work.jobs import Ended, Failed, Job, Made, Stepped
+from sdxl.serve.work.studio import paint
 
 __all__ = ["add_to"]
 
@@ -159,7 +159,7 @@ def _make_router(server: Server, sockets: Any) -> APIRouter:
             warn(note)
         image = await server.aside(body.picture)
         request = await server.aside(body.request, image, server.defaults)
-        job = server.submit(Job(paint(request), key=http.state.key))
+        job = server.submit(Job(paint(request), key=http.state.key, pixels=request.pixels))
         made = await _followed(server, job, http, sockets)
         content = await server.aside(_png, server, image, request, made)
         return Response(content, media_type="image/png", headers={"X-Seed": str(made.seed)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from sdxl.serve.errors import ApiError
-from sdxl.serve.history import History, digest_of, new_id
+from sdxl.serve.sessions.history import History, digest_of, new_id
 
 __all__ = ["Desk"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,18 +20,18 @@ from sdxl.edits.request import Request
 from sdxl.errors import InputError
 from sdxl.pictures.images import size_of, to_rgb
 from sdxl.pictures.masks import Mask
+from sdxl.serve.adapters.forms import Form, read_form
 from sdxl.serve.errors import ApiError, api_error
-from sdxl.serve.forms import Form, read_form
-from sdxl.serve.jobs import Ended, Failed, Job, Made, Partial
 from sdxl.serve.server import Server
-from sdxl.serve.studio import paint
+from sdxl.serve.sessions.work import identity
 from sdxl.serve.uploads import encoded, has_alpha, mask_of, opacity_mask, picture_of, raw_rgb
+from sdxl.serve.work.jobs import Ended, Failed, Job, Made, Partial
 
 __all__ = ["figures", "make_router", "sent_event", "usage"]
 
 FIELDS = ("prompt", "model", "n", "size", "output_format", "response_format", "stream", "partial_images",
           "seed", "steps", "guidance_scale", "strength", "negative_prompt", "dense_steps", "dense",
-          "grow", "mask_blur", "only_masked", "mask_polarity")  # fmt: skip
+          "grow", "mask_blur", "only_masked", "mask_polarity", "session")  # fmt: skip
 IGNORED = (
     "user",
     "quality",
@@ -91,13 +92,22 @@ class _Edit:
                 f"size: got {texts['size'][:20]!r}, expected auto or the picture's own, {self.size}: edits keep it"
             )
             raise InputError(message, "size")
+        self.session = _session_of(texts)
         asked = Asked.of_form(texts)
         self.request: Request = asked.request(server.defaults, image, mask=mask)
         self.n = asked.n
 
     def job(self, key: str) -> Job:
-        """The job that makes the pictures."""
-        return Job(paint(self.request), key=key, pictures=self.n, partials=self.partials if self.streams else 0)
+        """The job that makes the pictures. One in a session waits for the session's others."""
+        named = None if self.session is None else identity(key, self.session)
+        return Job(
+            self.server.work(self.request, key, self.session),
+            key=key,
+            session=named,
+            pictures=self.n,
+            partials=self.partials if self.streams else 0,
+            pixels=self.request.pixels,
+        )
 
     def answer(self, made: list[Made]) -> dict[str, Any]:
         """What the client gets when all pictures are made."""
@@ -183,6 +193,14 @@ def _one_of(texts: Any, name: str, known: tuple[str, ...]) -> str:
     if got not in known:
         raise InputError(f"{name}: got {got[:40]!r}, expected one of {', '.join(known)}", name)
     return str(got)
+
+
+def _session_of(texts: Any) -> str | None:
+    """The session that a request names; None where it names none."""
+    name = texts.get("session") or None
+    if name is not None and not re.fullmatch(r"[\w.:-]{1,64}", name, re.ASCII):
+        raise InputError(f"session: got {name[:40]!r}, expected 1 to 64 letters, digits and . : _ -", "session")
+    return name
 
 
 def _check_model(got: str | None, name: str) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from threading import Condition
 
-from sdxl.serve.jobs import Ended, Job, Queued
+from sdxl.serve.errors import QueueFullError
+from sdxl.serve.work.jobs import Ended, Job, Queued
 
-__all__ = ["FairQueue", "QueueFullError"]
+__all__ = ["FairQueue"]
 
 Turns = OrderedDict[str, deque[Job]]  # of one key: its sessions in the order of their turns
 SECONDS = 10.0  # of a job, before any has ended
-
-
-class QueueFullError(Exception):
-    """There is no room for another job; `seconds` says when there may be."""
-
-    def __init__(self, message: str, seconds: int) -> None:
-        super().__init__(message)
-        self.seconds = seconds
+MOST_PIXELS = 200_000_000  # of all pictures that wait: about 2 GB with their masks
+MOST_LANES = 10_000  # sessions whose lane is remembered
 
 
 class FairQueue:
@@ -27,12 +23,12 @@ class FairQueue:
     A session belongs to the lane, the worker, that took its first job: its recordings are there.
     """
 
-    def __init__(self, most: int = 64, most_of_key: int = 16, lanes: int = 1) -> None:
-        self.most, self.most_of_key, self.lanes = most, most_of_key, lanes
+    def __init__(self, most: int = 64, most_of_key: int = 16, lanes: int = 1, most_pixels: int = MOST_PIXELS) -> None:
+        self.most, self.most_of_key, self.lanes, self.most_pixels = most, most_of_key, lanes, most_pixels
         self._waiting: OrderedDict[str, Turns] = OrderedDict()  # by key, in the order of their turns
         self._running: set[Job] = set()
         self._places: dict[Job, int] = {}  # what each job that waits was told last
-        self._lane_of: dict[str, int] = {}  # session -> lane
+        self._lane_of: OrderedDict[str, int] = OrderedDict()  # session -> lane, the one used least recently first
         self._seconds = SECONDS
         self._changed = Condition()
         self._closed = False
@@ -51,6 +47,10 @@ class FairQueue:
                 if count >= most:
                     seconds = self._wait_of(count)
                     raise QueueFullError(f"{count} edits of {whose} wait already: try again in {seconds} s", seconds)
+            pixels = sum(one.pixels for one in self._jobs())
+            if pixels and pixels + job.pixels > self.most_pixels:
+                seconds = self._wait_of(self._count())
+                raise QueueFullError(f"{pixels:,} pixels wait already: try again in {seconds} s", seconds)
             turns = self._waiting.setdefault(job.key, OrderedDict())
             turns.setdefault(job.session or "", deque()).append(job)
             self._tell_places()
@@ -70,7 +70,7 @@ class FairQueue:
                 self._rotate(job)
                 self._running.add(job)
                 if job.session is not None:
-                    self._lane_of.setdefault(job.session, lane)
+                    self._remember(job.session, lane)
                 self._tell_places()
             return job
 
@@ -118,7 +118,7 @@ class FairQueue:
         """Lets the workers go; jobs that wait are cancelled, and have ended."""
         with self._changed:
             self._closed = True
-            left = [job for turns in self._waiting.values() for jobs in turns.values() for job in jobs]
+            left = list(self._jobs())
             self._waiting.clear()
             self._places.clear()
             for job in (*left, *self._running):
@@ -129,8 +129,18 @@ class FairQueue:
 
     # ---- with the lock held -----------------------------------------------------------------------------------------
 
+    def _jobs(self) -> Iterator[Job]:
+        """The jobs that wait, in no order that matters."""
+        return (job for turns in self._waiting.values() for jobs in turns.values() for job in jobs)
+
     def _count(self) -> int:
         return sum(len(jobs) for turns in self._waiting.values() for jobs in turns.values())
+
+    def _remember(self, session: str, lane: int) -> None:
+        self._lane_of.setdefault(session, lane)
+        self._lane_of.move_to_end(session)
+        if len(self._lane_of) > MOST_LANES:
+            self._lane_of.popitem(last=False)
 
     def _tell_places(self) -> None:
         """Tells each job that waits how many are before it, where that has changed."""

@@ -33,6 +33,11 @@ class _Table:
         self.names: dict[int, str] = {id(session.picture): name}
         self._pictures: dict[int, Image.Image] = {id(session.picture): session.picture}  # else an id could come again
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its recordings and its pictures."""
+        return self.session.store.nbytes + sum(one.width * one.height * 3 for one in list(self._pictures.values()))
+
     def know(self, picture: Image.Image, name: str) -> None:
         """Notes the history's name of a picture."""
         self.names[id(picture)], self._pictures[id(picture)] = name, picture
@@ -65,8 +70,8 @@ class Tables:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all recordings."""
-        return sum(table.session.store.nbytes for table in list(self._tables.values()))
+        """Bytes of all tables."""
+        return sum(table.nbytes for table in list(self._tables.values()))
 
     def __contains__(self, one: str) -> bool:
         return one in self._tables

@@ -11,7 +11,7 @@ from sdxl.edits.pipes import Pipes
 from sdxl.edits.request import Request
 from sdxl.edits.result import Result
 from sdxl.edits.run import run
-from sdxl.serve.jobs import Job, Made
+from sdxl.serve.work.jobs import Job, Made
 
 __all__ = ["Studio", "paint"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from sdxl.errors import Cancelled, is_out_of_memory
 from sdxl.serve.errors import ApiError, BusyError
-from sdxl.serve.jobs import Ended, Failed, Job, Started
-from sdxl.serve.queue import FairQueue
-from sdxl.serve.studio import Studio
+from sdxl.serve.work.jobs import Ended, Failed, Job, Started
+from sdxl.serve.work.queue import FairQueue
+from sdxl.serve.work.studio import Studio
 from sige.errors import SigeError
 
 __all__ = ["Worker", "perform"]

@@ -27,14 +27,14 @@ from sdxl.edits.png_text import settings_of, with_text
 from sdxl.edits.request import Request
 from sdxl.pictures.parameters import SAMPLERS, as_parameters, parameter_items
 from sdxl.pictures.png import PARAMETERS
-from sdxl.serve.bodies import read_json
-from sdxl.serve.img2img import Img2Img, check_checkpoint
-from sdxl.serve.jobs import ALL, Ended, Failed, Job, Made, Partial, Stepped
-from sdxl.serve.notes import warn
-from sdxl.serve.samplers import sampler_name, sampler_names
+from sdxl.serve.adapters.bodies import read_json
+from sdxl.serve.adapters.img2img import Img2Img, check_checkpoint
+from sdxl.serve.adapters.notes import warn
+from sdxl.serve.adapters.samplers import sampler_name, sampler_names
 from sdxl.serve.server import Server, Stopped
-from sdxl.serve.studio import paint
 from sdxl.serve.uploads import decoded, encoded, picture_of
+from sdxl.serve.work.jobs import ALL, Ended, Failed, Job, Made, Partial, Stepped
+from sdxl.serve.work.studio import paint
 
 __all__ = ["make_router"]
 
@@ -75,7 +75,7 @@ def make_router(server: Server) -> APIRouter:
         request = await server.aside(body.request, server.defaults)
         if (body.height, body.width) != request.picture_size:
             warn("width, height: an edit keeps its picture's own size")
-        job = Job(paint(request), key=http.state.key, pictures=body.pictures, partials=ALL)
+        job = Job(paint(request), key=http.state.key, pictures=body.pictures, partials=ALL, pixels=request.pixels)
         with flights.flying(server.submit(job)):
             made = await _pictures(server, job, http)
         return JSONResponse(await server.aside(_answer, server, body, request, made, notes))

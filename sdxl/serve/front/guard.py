@@ -1,6 +1,6 @@
 """The guard in front of the app: keys, and the size and the time of what is sent. Nothing is read twice.
 
-request ─▶ key right? else 401 ─▶ body counted as it arrives, 413 ─▶ it arrives in time, 408 ─▶ the app
+request ─▶ key right? else 401 ─▶ body counted as it arrives, 413, 503 ─▶ it arrives in time, 408 ─▶ the app
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import binascii
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from time import monotonic
 from typing import Any
 
 from sdxl.serve.errors import ApiError, content_of
@@ -24,6 +26,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 COOKIE = "sige-key"
+SLOWEST = 10_000  # bytes a second of a body, once the time for its first part is over
+AT_ONCE = 10  # of the largest bodies: what all requests together may hold
 OPEN = ("/healthz", "/")  # need no key: they say nothing but that the server is there
 OPEN_UNDER = "/editor/"  # the editor's files, which ask for the key
 
@@ -33,6 +37,7 @@ class Guard:
 
     def __init__(self, app: App, *, keys: tuple[str, ...] = (), most_bytes: int, seconds: float = 60.0) -> None:
         self.app, self.keys, self.most_bytes, self.seconds = app, keys, most_bytes, seconds
+        self.held = Held(AT_ONCE * most_bytes)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
@@ -50,13 +55,15 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(receive, send, self.most_bytes, self.seconds)
+        body = _Body(receive, send, self.most_bytes, self.seconds, self.held)
         try:
             await self.app(scope, body.receive, body.send)
         except ApiError as error:
             if body.answered:
                 raise
             await refuse(scope, send, error)
+        finally:
+            body.release()
 
     def _checked(self, path: str, headers: dict[bytes, bytes]) -> str:
         """The client's key; the empty one where the server asks for none."""
@@ -108,29 +115,56 @@ def too_large(most: int) -> ApiError:
     return ApiError(413, f"the request is larger than {most:,} bytes: send smaller pictures", "request_too_large")
 
 
+@dataclass
+class Held:
+    """Bytes of the bodies of all requests that are not answered yet."""
+
+    most: int
+    now: int = 0
+
+    def add(self, count: int) -> None:
+        """Counts bytes that have arrived; refuses them where there are too many."""
+        if self.now + count > self.most:
+            message = "other requests fill the server's memory: try again in 5 s"
+            raise ApiError(503, message, "busy", headers={"Retry-After": "5", "Connection": "close"})
+        self.now += count
+
+
 class _Body:
     """The messages of one request, counted and timed on their way to the app."""
 
-    def __init__(self, receive: Receive, send: Send, most: int, seconds: float) -> None:
+    def __init__(self, receive: Receive, send: Send, most: int, seconds: float, held: Held) -> None:
         self._receive, self._send = receive, send
-        self._most, self._seconds = most, seconds
-        self._bytes, self._whole = 0, False
+        self._most, self._seconds, self._held = most, seconds, held
+        self._begun, self._bytes, self._whole = monotonic(), 0, False
         self.answered = False
 
     async def receive(self) -> Message:
         if self._whole:  # from here on only a disconnect can come
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._seconds)
+            message = await asyncio.wait_for(self._receive(), self._seconds_left())
         except TimeoutError:
-            message_text = f"nothing arrived for {self._seconds:g} s: send the request again"
+            message_text = f"the body came too slowly, or nothing came for {self._seconds:g} s: send the request again"
             raise ApiError(408, message_text, "request_timeout", headers={"Connection": "close"}) from None
         if message["type"] == "http.request":
-            self._bytes += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            self._held.add(count)
+            self._bytes += count
             self._whole = not message.get("more_body", False)
             if self._bytes > self._most:
                 raise too_large(self._most)
         return message
+
+    def _seconds_left(self) -> float:
+        """Until the next part must be here: none comes for long, or they come too slowly."""
+        late = self._begun + self._seconds + self._bytes / SLOWEST
+        return max(min(self._seconds, late - monotonic()), 0.01)  # what is there already is read
+
+    def release(self) -> None:
+        """The request is over, and its body is gone."""
+        self._held.now -= self._bytes
+        self._bytes = 0
 
     async def send(self, message: Message) -> None:
         self.answered = True

@@ -25,15 +25,15 @@ from sdxl.edits.asked import Asked, text_flag
 from sdxl.errors import InputError
 from sdxl.pictures.images import check_same_size, to_rgb
 from sdxl.pictures.masks import Mask, is_empty
-from sdxl.serve.bodies import read_json
+from sdxl.serve.adapters.bodies import read_json
+from sdxl.serve.adapters.forms import Form, read_form
+from sdxl.serve.adapters.levels import levels_of
+from sdxl.serve.adapters.openai import NO_STORE, figures, sent_event
 from sdxl.serve.errors import ApiError, api_error
-from sdxl.serve.forms import Form, read_form
-from sdxl.serve.history import History
-from sdxl.serve.jobs import ALL, Ended, Failed, Job, Made, Partial, Queued, Started, Stepped
-from sdxl.serve.levels import levels_of
-from sdxl.serve.openai import NO_STORE, figures, sent_event
 from sdxl.serve.server import Server
+from sdxl.serve.sessions.history import History
 from sdxl.serve.uploads import encoded, mask_of, picture_of
+from sdxl.serve.work.jobs import ALL, Ended, Failed, Job, Made, Partial, Queued, Started, Stepped
 
 __all__ = ["make_router"]
 
@@ -156,6 +156,7 @@ class _SessionEdit:
         self.is_live = text_flag("live", form.texts.get("live") or "false")
         self.previews = text_flag("previews", form.texts.get("previews") or "true")
         current = to_rgb(picture_of(history.picture()))
+        self.pixels = current.width * current.height
         self.mask, self.edited = self._pictures(form, current)
         self.asked.request(server.defaults, current, mask=self.mask, edited=self.edited)  # refuses what a worker would
 
@@ -182,7 +183,16 @@ class _SessionEdit:
                 self.server.cancel(job, SUPERSEDED)
         work = self.server.session_work(self.history, self.asked, self.mask, self.edited)
         partials = ALL if self.streams and self.previews else 0
-        return self.server.submit(Job(work, key=key, session=self.history.id, pictures=self.asked.n, partials=partials))
+        return self.server.submit(
+            Job(
+                work,
+                key=key,
+                session=self.history.id,
+                pictures=self.asked.n,
+                partials=partials,
+                pixels=self.pixels,
+            )
+        )
 
     async def stream(self, job: Job, http: HttpRequest) -> AsyncIterator[bytes]:
         """The answer as events: the place in the queue, steps with previews, each result, the end."""

@@ -1,0 +1,1 @@
+"""Adapters: what other programs speak becomes a job, and its events become what they read."""
