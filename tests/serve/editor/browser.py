@@ -28,6 +28,8 @@ SIDE = 256  # of the picture
 MARGIN = 24  # of the screen around a picture that fits: view.js
 STEPS = 2
 SECONDS = 60_000  # milliseconds that an edit may take on a busy machine
+BALL = ((0.4, 0.6), (0.6, 0.6), (0.6, 0.75), (0.4, 0.75))  # around the middle of the picture
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
 
 def picture(number: int = 0) -> Image.Image:
