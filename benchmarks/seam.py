@@ -1,11 +1,14 @@
 """Measures the seam of inpainting: how far the painted picture is from the true scene just inside the mask's edge.
 
-    python -m benchmarks.seam [--weights FILE ...] [--count 50] [--steps 30] [--scale 4] [--json OUT] [--grid OUT.png]
+    python -m benchmarks.seam [--weights FILE ...] [--count 50] [--steps 30] [--scale 4] [--margin 2]
+                              [--match_edge 24] [--json OUT] [--grid OUT.png]
 
 Each edit asks for another thing in a thing's place, in a held-out scene. The scene with that thing is drawn, so the
-true picture is known; near the mask's edge it is mostly what continues from outside. `band` is the mean error, of 255,
-of the pixels inside the mask at most 8 from its edge; `mask` that of all its pixels. Two rows stand beside the models':
-the true picture through the VAE, which no model of that VAE can beat, and the mean colour around the mask.
+true picture is known; near the mask's edge it is mostly what continues from outside. `band` is the mean error, of
+255, of the pixels inside the mask at most 8 from its edge; `mask` that of all its pixels. Between that band and the
+true thing lie --margin pixels at least: a thing that is painted larger than the true one fills the band. Each model
+has a second row, with its edge matched over --match_edge pixels (`sdxl.edit(match_edge=)`). Two rows stand beside the
+models': the true picture through the VAE, which no model of that VAE can beat, and the mean colour around the mask.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from sdxl.checkpoint.embedded import embedded_weights
 from sdxl.checkpoint.load import load
 from sdxl.pictures.panels import Panel, sheet
 from sdxl.pictures.panels import Row as PanelRow
+from sdxl.pictures.seams import put_together
 from sdxl.pipelines.load import make_pipeline
 from sdxl.scenes.draw import draw, thing_mask
 from sdxl.scenes.numbered import HELD_OUT, scene_at
@@ -38,6 +42,8 @@ FIRST = 3000  # number of the first scene; the other benchmarks' are below
 SHARES = (0.04, 0.25)  # of the picture, under a mask
 SIDE = 256
 SHOWN = 6  # edits in the grid
+MARGIN = 2  # pixels between the true thing and the band
+MATCH = 24  # pixels over which a matched edge fades
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ class Edit:
         return self.mask & dilate(~self.mask, BAND)
 
 
-def edits(count: int) -> Iterator[Edit]:
+def edits(count: int, margin: int = MARGIN) -> Iterator[Edit]:
     """The edits, always the same."""
     for number in range(FIRST, FIRST + count):
         rng = np.random.default_rng([12, number])
@@ -66,7 +72,7 @@ def edits(count: int) -> Iterator[Edit]:
         share = float(np.exp(rng.uniform(*np.log(SHARES))))
         shape = tuple(SHAPES)[number % len(SHAPES)]
         mask = draw_mask(shape, share, (float(x.mean()), float(y.mean())), SIDE, rng)
-        mask = mask | dilate(thing_mask(scene, SIDE) | thing_mask(wanted, SIDE), BAND + 2)  # things end inside
+        mask = mask | dilate(thing_mask(scene, SIDE) | thing_mask(wanted, SIDE), BAND + margin)  # things end inside
         yield Edit(number, draw(scene, SIDE), draw(wanted, SIDE), mask, caption(wanted, rng))
 
 
@@ -100,6 +106,11 @@ def around(edit: Edit) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def matched(picture: Image.Image, edit: Edit, width: int) -> Image.Image:
+    """The picture with its edge matched."""
+    return put_together(edit.image, picture, edit.mask.astype(np.float32), width)
+
+
 def _pixels(image: Image.Image) -> Pixels:  # [H, W, 3]
     return np.asarray(image.convert("RGB"))
 
@@ -121,12 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scale", type=float, default=4.0, help="guidance by the prompt")
+    parser.add_argument("--margin", type=int, default=MARGIN, help="pixels between the true thing and the band")
+    parser.add_argument("--match_edge", type=int, default=MATCH, help="pixels; of each model's second row")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
     parser.add_argument("--grid", type=Path, metavar="OUT.png", help=f"write the first {SHOWN} edits to OUT.png")
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error("--count must be at least 1")
-    asked = list(edits(options.count))
+    asked = list(edits(options.count, options.margin))
     files = options.weights or [embedded_weights("sdxl-inpaint")]
     again = through_vae(load(files[0], dtype=torch.float32, progress=False).vae, [edit.truth for edit in asked])
     rows = [measured("the true picture through the VAE", again, asked)]
@@ -135,12 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for file in files:
         name = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
         pictures = painted(file, asked, options.steps, options.scale)
-        rows.append(measured(name, pictures, asked))
-        for panels, picture in zip(shown, pictures, strict=False):
-            panels.append(Panel(picture, file.stem))
+        met = [matched(picture, edit, options.match_edge) for picture, edit in zip(pictures, asked, strict=True)]
+        rows += [measured(name, pictures, asked), measured(f"{name}, edge matched", met, asked)]
+        for panels, picture, other in zip(shown, pictures, met, strict=False):
+            panels += [Panel(picture, file.stem), Panel(other, "its edge matched")]
     print_table(rows)
     if options.json:
-        settings = {name: getattr(options, name) for name in ("count", "steps", "scale")}
+        settings = {name: getattr(options, name) for name in ("count", "steps", "scale", "margin", "match_edge")}
         write_json(options.json, {"machine": machine(), "settings": settings, "rows": rows})
     if options.grid:
         options.grid.parent.mkdir(parents=True, exist_ok=True)

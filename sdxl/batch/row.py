@@ -22,7 +22,7 @@ __all__ = ["COLUMNS", "FORBIDDEN", "PICTURES", "Row", "fold", "row_of"]
 PICTURES = ("image", "mask", "edited")
 READERS: dict[str, Callable[[str, str], Any]] = {  # column -> what reads its text
     **dict.fromkeys(("prompt", "negative_prompt"), lambda name, text: text),
-    **dict.fromkeys(("seed", "steps", "grow", "mask_blur", "only_masked"), text_whole),
+    **dict.fromkeys(("seed", "steps", "grow", "mask_blur", "match_edge", "only_masked"), text_whole),
     **dict.fromkeys(("scale", "strength"), text_number),
     "dense_steps": text_steps,
     "dense": text_flag,

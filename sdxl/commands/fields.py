@@ -42,6 +42,7 @@ class Fields:
     width: int | None = None
     grow: int | None = None
     mask_blur: int | None = None
+    match_edge: int | None = None
     only_masked: int | None = None
     n: int = 1
 

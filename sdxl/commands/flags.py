@@ -209,6 +209,8 @@ def _add_pictures(parser: _Parser) -> None:
     add("--W", dest="width", **WHOLE, help="width in pixels (default: the picture's own)")
     add("--grow", **PIXELS, help="inpainting: the mask grows by so many pixels to every side (default: 0)")
     add("--mask_blur", **PIXELS, help="inpainting: its edge turns soft over so many pixels, inwards (default: 0)")
+    text = "inpainting: what is painted meets the picture at the mask's edge; fades inwards over so many (default: 0)"
+    add("--match_edge", **PIXELS, help=text)
     text = "inpainting: paint only the mask and so many pixels around it, at the model's size or --H and --W, for "
     text += "pictures larger than the model likes"
     add("--only_masked", **PIXELS, help=text)

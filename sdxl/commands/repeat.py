@@ -34,6 +34,7 @@ HARMLESS = (  # they decide what is painted, and name nothing but pictures to re
     "width",
     "grow",
     "mask_blur",
+    "match_edge",
     "only_masked",
     "steps",
     "scale",

@@ -33,6 +33,7 @@ def make_request(settings: Settings, inputs: Inputs) -> Request:
         keep=settings.keep,
         grow=settings.grow or 0,
         mask_blur=settings.mask_blur or 0,
+        match_edge=settings.match_edge or 0,
         only_masked=settings.only_masked,
         control=inputs.control,
     )

@@ -64,6 +64,6 @@ def edit_in_session(pipe: Any, request: Request, settings: Settings) -> Result:
         if settings.undo:
             session.undo()
         assert request.alpha is not None
-        result = session.edit(request.alpha, request.sampling)
+        result = session.edit(request.alpha, request.sampling, match_edge=request.match_edge)
         session.accept(result)
     return result

@@ -45,6 +45,7 @@ class Asked:
     dense: bool = False  # every pass is dense
     grow: int = 0
     mask_blur: int = 0
+    match_edge: int = 0
     only_masked: int | None = None
     n: int = 1
 
@@ -63,7 +64,7 @@ class Asked:
         """
         readers: dict[str, Any] = {
             **dict.fromkeys(("prompt", "negative_prompt"), lambda name, text: text),
-            **dict.fromkeys(("steps", "seed", "grow", "mask_blur", "only_masked", "n"), text_whole),
+            **dict.fromkeys(("steps", "seed", "grow", "mask_blur", "match_edge", "only_masked", "n"), text_whole),
             **dict.fromkeys(("guidance_scale", "strength"), text_number),
             "dense_steps": text_steps,
             "dense": text_flag,
@@ -98,7 +99,7 @@ class Asked:
             raise InputError(f"mask: got {got}, expected the size of the image, {expected}: resize the mask", "mask")
         shaping: dict[str, Any] = {}
         if mask is not None:
-            shaping = {"grow": self.grow, "mask_blur": self.mask_blur, "only_masked": self.only_masked}
+            shaping = {name: getattr(self, name) for name in ("grow", "mask_blur", "match_edge", "only_masked")}
         policy = self.policy(defaults) if mask is not None or edited is not None else None
         return Request(self.sampling(defaults), image=image, mask=mask, edited=edited, policy=policy, **shaping)
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from sdxl.edits.request import CELL, Request
 from sdxl.pictures.images import resize
-from sdxl.pictures.masks import Mask, composite
+from sdxl.pictures.masks import Mask
+from sdxl.pictures.seams import put_together
 from sdxl.pictures.shaping import resize_mask
 from sige.sizes import Size
 
@@ -32,7 +33,7 @@ class Crop:
     def of(cls, request: Request) -> Crop:
         """The part around the mask of a request with `only_masked` and a `size`.
 
-        The part's own mask is hard: the soft edge is blended once, when the part is put back.
+        The part's own mask is hard: the soft edge is blended, and the edge matched, once, when the part is put back.
         """
         assert request.image is not None and request.alpha is not None
         assert request.only_masked is not None and request.size is not None
@@ -48,6 +49,7 @@ class Crop:
             size=None,
             grow=0,
             mask_blur=0,
+            match_edge=0,
             only_masked=None,
         )
         return cls(request, box, part)
@@ -58,7 +60,7 @@ class Crop:
         assert whole.image is not None and whole.alpha is not None
         pasted = whole.image.convert("RGB")
         pasted.paste(resize(painted, bottom - top, right - left), (left, top))
-        return composite(whole.image, pasted, whole.alpha)
+        return put_together(whole.image, pasted, whole.alpha, whole.match_edge)
 
 
 def context_box(

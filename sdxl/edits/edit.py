@@ -28,6 +28,7 @@ def edit(
     refiner: Any = None,
     grow: int = 0,
     mask_blur: int = 0,
+    match_edge: int = 0,
     only_masked: int | None = None,
     control: Image.Image | None = None,
     on_step: OnStep | None = None,
@@ -35,11 +36,13 @@ def edit(
     """Inpainting: the mask's pixels are painted anew, all others stay as they are bit for bit.
 
     With a policy the passes are sparse, without one every pass is diffusers' own dense one. The mask grows by `grow`
-    pixels, and its edge turns soft over `mask_blur` pixels inwards. `only_masked=64` paints only the part around the
-    mask, with 64 pixels of context, at the model's size: for pictures larger than the model likes. `control` is the
-    picture that the pipeline's ControlNet follows.
+    pixels, and its edge turns soft over `mask_blur` pixels inwards. What is painted is often a shade off: with
+    `match_edge=24` it meets the picture at the mask's edge, and is as it was painted from 24 pixels inwards on.
+    `only_masked=64` paints only the part around the mask, with 64 pixels of context, at the model's size: for pictures
+    larger than the model likes. `control` is the picture that the pipeline's ControlNet follows.
     """
-    shaped: dict[str, Any] = {"grow": grow, "mask_blur": mask_blur, "only_masked": only_masked, "control": control}
+    shaped: dict[str, Any] = {"grow": grow, "mask_blur": mask_blur, "match_edge": match_edge}
+    shaped |= {"only_masked": only_masked, "control": control}
     request = Request(sampling, image=image, mask=mask, policy=policy, refined=refiner is not None, **shaped)
     return run(pipe, request, refiner=refiner, on_step=on_step)
 

@@ -29,6 +29,7 @@ def settings_of(request: Request, model: str, scheduler: str) -> dict[str, Any]:
         "seed": sampling.seed,
         "grow": request.grow or None,
         "mask_blur": request.mask_blur or None,
+        "match_edge": request.match_edge or None,
         "only_masked": request.only_masked,
         "preset": getattr(request.policy, "preset", None),
         "dense_steps": getattr(request.policy, "dense_steps", None),

@@ -59,6 +59,7 @@ class Request:
     keep: str | None = None  # of an SDEdit's original: outside, nothing; None: as `keeps_outside` says
     grow: int = 0  # pixels that the mask grows by, to every side
     mask_blur: int = 0  # pixels over which its edge turns soft, inwards
+    match_edge: int = 0  # pixels over which what is painted meets the picture at its edge; 0: as it was painted
     only_masked: int | None = None  # pixels of context around the mask; None: the whole picture is painted
     control: Image.Image | None = None  # what the pipeline's ControlNet follows
 

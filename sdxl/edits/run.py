@@ -25,7 +25,8 @@ from sdxl.edits.steps import OnStep, Progress, count_steps
 from sdxl.edits.work import EditWork, PipelineShape
 from sdxl.errors import Cancelled, InputError
 from sdxl.pictures.images import crop_back
-from sdxl.pictures.masks import composite, latent_cells, pad_mask
+from sdxl.pictures.masks import latent_cells, pad_mask
+from sdxl.pictures.seams import put_together
 from sdxl.pipelines.coding import as_pixels, decode, encode, twin
 from sdxl.pipelines.mended import mended, upcast
 
@@ -67,7 +68,7 @@ def run(pipe: Any, request: Request, *, refiner: Any = None, on_step: OnStep | N
         image = crop_back(image, request.picture_size)
     if request.kept_alpha is not None:
         assert request.image is not None
-        image = composite(request.image, image, request.kept_alpha)
+        image = put_together(request.image, image, request.kept_alpha, request.match_edge)
     return _result(request, pipes, image, passes, tuple(progress.taken), began)
 
 

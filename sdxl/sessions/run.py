@@ -22,7 +22,7 @@ from sdxl.edits.sparse import Engine, Passes
 from sdxl.edits.steps import OnStep, Progress
 from sdxl.edits.work import EditWork, PipelineShape
 from sdxl.pictures.images import crop_back
-from sdxl.pictures.masks import composite
+from sdxl.pictures.seams import put_together
 from sdxl.pipelines.coding import as_pixels, decode, encode
 from sdxl.pipelines.mended import mended, upcast
 from sdxl.pipelines.noise import chosen_noise
@@ -89,7 +89,8 @@ class Run:
             decoded = self._decode(engine, after, patches)
             passes = engine.passes()
         assert request.image is not None and request.alpha is not None
-        image = composite(request.image, crop_back(decoded, request.picture_size), request.alpha)
+        cropped = crop_back(decoded, request.picture_size)
+        image = put_together(request.image, cropped, request.alpha, request.match_edge)
         recorded = book.recorded
         if engine.policy is not None:
             recorded = Recorded(after, self.mask, after)

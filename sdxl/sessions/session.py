@@ -119,13 +119,15 @@ class Session:
         sampling: Sampling,
         *,
         dense: bool = False,
+        match_edge: int = 0,
         on_step: OnStep | None = None,
     ) -> Result:
         """The picture with the mask's pixels painted anew; `accept` makes it the session's picture.
 
-        With `dense` every pass is dense and nothing is recorded: the result that a sparse edit is close to.
+        With `dense` every pass is dense and nothing is recorded: the result that a sparse edit is close to. What is
+        painted meets the picture at the mask's edge over `match_edge` pixels.
         """
-        request = Request(sampling, image=self.picture, mask=mask)
+        request = Request(sampling, image=self.picture, mask=mask, match_edge=match_edge)
         if request.is_empty:
             raise InputError("mask: got an empty one, expected some white: there is nothing to paint", "mask")
         self._staged = None
@@ -140,7 +142,8 @@ class Session:
             raise InputError("retry: nothing is staged: make an edit first")
         request = self._staged.request
         assert request.alpha is not None
-        return self.edit(request.alpha, replace(request.sampling, **changes), on_step=on_step)
+        sampling, match_edge = replace(request.sampling, **changes), request.match_edge
+        return self.edit(request.alpha, sampling, match_edge=match_edge, on_step=on_step)
 
     def accept(self, result: Result | None = None) -> None:
         """Makes the staged edit the session's picture; later edits are edits of it."""

@@ -26,14 +26,15 @@ def table(folder: Path, text: str, name: str = "jobs.csv", encoding: str = "utf-
 def test_a_table_gives_rows_with_paths_beside_it(tmp_path: Path) -> None:
     path = table(
         tmp_path,
-        "id,image,mask,edited,prompt,negative_prompt,seed,steps,scale,strength,dense_steps,dense,grow,mask_blur,only_masked\n"
-        'one,a.png,m.png,,"a horse, brown",ugly,7,20,5.5,0.9,"0,1,4",false,4,2,64\n'
-        "two,sub/b.png,,e.png,a barn,,,,,,,,,,\n",
+        "id,image,mask,edited,prompt,negative_prompt,seed,steps,scale,strength,dense_steps,dense,grow,mask_blur,"
+        "match_edge,only_masked\n"
+        'one,a.png,m.png,,"a horse, brown",ugly,7,20,5.5,0.9,"0,1,4",false,4,2,24,64\n'
+        "two,sub/b.png,,e.png,a barn,,,,,,,,,,,\n",
         encoding="utf-8-sig",
     )
     one, two = read_jobs(path)
     assert (one.id, one.image, one.mask, one.edited) == ("one", tmp_path / "a.png", tmp_path / "m.png", None)
-    assert one.asked == Asked("a horse, brown", "ugly", 20, 5.5, 0.9, 7, (0, 1, 4), False, 4, 2, 64)
+    assert one.asked == Asked("a horse, brown", "ugly", 20, 5.5, 0.9, 7, (0, 1, 4), False, 4, 2, 24, 64)
     assert (two.task, two.image, two.edited) == ("sdedit", tmp_path / "sub/b.png", tmp_path / "e.png")
     assert one.to_dict()["scale"] == 5.5 and "mask" not in two.to_dict()
 

@@ -60,9 +60,9 @@ ABOUT = {"seed": 0, "data.side": 16, "loop.rate": 0.001, "start": "None", "min_s
 
 
 JOBS = """\
-id,image,mask,edited,prompt,negative_prompt,seed,steps,scale,strength,dense_steps,dense,grow,mask_blur,only_masked
-one,picture.png,mask.png,,"a horse, brown",ugly,7,20,5.5,0.9,"0,1,4",false,4,2,64
-two,picture.png,,made.png,(a barn:1.2),,,,,,,true,,,
+id,image,mask,edited,prompt,negative_prompt,seed,steps,scale,strength,dense_steps,dense,grow,mask_blur,match_edge,only_masked
+one,picture.png,mask.png,,"a horse, brown",ugly,7,20,5.5,0.9,"0,1,4",false,4,2,24,64
+two,picture.png,,made.png,(a barn:1.2),,,,,,,true,,,,
 """
 
 

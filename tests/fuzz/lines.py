@@ -61,11 +61,11 @@ FLAGS = (
     "--H --W --prompt --negative_prompt --prompt_2 --negative_prompt_2 --ddim_steps --scale --ddim_eta --strength "
     "--seed --scheduler --denoising_split --policy --preset --dense_steps --skipped_steps --half_steps "
     "--outer_steps --schedule --forecast --dilation --session --undo --budget --model --weight_path --config_path "
-    "--keep --clip_skip --grow --mask_blur --only_masked --n --vae --controlnet --control_image --control_scale "
-    "--attention --offload --tome_ratio --tome_max_downsample --tome_sx --tome_sy --tome_use_rand --tome_merge_attn "
-    "--lora --textual_inversion --device --dtype --original_size --target_size --crops_coords_top_left "
-    "--negative_original_size --macs_only --runs --json --help --projections --in_place --force --out --steps "
-    "--config -x --xyzzy"
+    "--keep --clip_skip --grow --mask_blur --match_edge --only_masked --n --vae --controlnet --control_image "
+    "--control_scale --attention --offload --tome_ratio --tome_max_downsample --tome_sx --tome_sy --tome_use_rand "
+    "--tome_merge_attn --lora --textual_inversion --device --dtype --original_size --target_size "
+    "--crops_coords_top_left --negative_original_size --macs_only --runs --json --help --projections --in_place --force --out "
+    "--steps --config -x --xyzzy"
 ).split()
 VALUES = (
     "inpainting sdedit text2img img2img sige turbo sige-turbo original profile_encoder lockstep temporal fast".split()

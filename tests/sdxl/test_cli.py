@@ -37,7 +37,7 @@ ISSUE_FLAGS = (
     "--negative_original_size --negative_target_size --negative_crops_coords_top_left --denoising_split --lora "
     "--textual_inversion --model --policy --preset --dense_steps --skipped_steps --half_steps --forecast "
     "--dilation --from_png --trust_png "
-    "--clip_skip --grow --mask_blur --only_masked --n --vae --controlnet --control_image "
+    "--clip_skip --grow --mask_blur --match_edge --only_masked --n --vae --controlnet --control_image "
     "--control_scale --attention --offload"
     " --tome_ratio --tome_max_downsample --tome_sx --tome_sy --tome_use_rand --tome_merge_attn "
     "--tome_merge_crossattn --tome_merge_mlp"

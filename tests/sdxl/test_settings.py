@@ -38,6 +38,7 @@ OTHER: dict[str, dict[str, Any]] = {  # for each setting a value that is not its
     "clip_skip": {"clip_skip": 2},
     "grow": {"grow": 8},
     "mask_blur": {"mask_blur": 12},
+    "match_edge": {"match_edge": 24},
     "only_masked": {"only_masked": 64},
     "height": {"height": 512},
     "width": {"width": 1024},

@@ -106,6 +106,8 @@ def test_a_request_keeps_the_drawn_mask_and_shapes_it_once() -> None:
     [
         ({"grow": -1}, "grow: got -1, expected a number of pixels from 0 to 1024"),
         ({"mask_blur": 257}, "mask_blur: got 257, expected a number of pixels from 0 to 256"),
+        ({"match_edge": 257}, "match_edge: got 257, expected a number of pixels from 0 to 256"),
+        ({"match_edge": 8, "mask": None}, "match_edge: got 8 without a mask"),
         ({"only_masked": 5000}, "only_masked: got 5000"),
         ({"grow": 4, "mask": None}, "grow: got 4 without a mask"),
         ({"only_masked": 0, "mask": None}, "only_masked: there is no mask"),

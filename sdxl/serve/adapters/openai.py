@@ -31,7 +31,7 @@ __all__ = ["figures", "make_router", "sent_event", "usage"]
 
 FIELDS = ("prompt", "model", "n", "size", "output_format", "response_format", "stream", "partial_images",
           "seed", "steps", "guidance_scale", "strength", "negative_prompt", "dense_steps", "dense",
-          "grow", "mask_blur", "only_masked", "mask_polarity", "session")  # fmt: skip
+          "grow", "mask_blur", "match_edge", "only_masked", "mask_polarity", "session")  # fmt: skip
 IGNORED = (
     "user",
     "quality",

@@ -38,7 +38,7 @@ from sdxl.serve.work.jobs import ALL, Ended, Failed, Job, Made, Partial, Queued,
 __all__ = ["make_router"]
 
 FIELDS = ("prompt", "n", "stream", "seed", "steps", "guidance_scale", "strength", "negative_prompt", "dense_steps",
-          "dense", "grow", "mask_blur", "only_masked", "mask_polarity", "live", "previews")  # fmt: skip
+          "dense", "grow", "mask_blur", "match_edge", "only_masked", "mask_polarity", "live", "previews")  # fmt: skip
 SUPERSEDED = "superseded"  # by a newer edit of the same session
 
 

@@ -85,12 +85,13 @@ class Panel {
 
   #show() {
     const { session, settings, painter, runner } = this.parts;
-    const { mode, locked, feather } = settings.values;
+    const { mode, locked, feather, match } = settings.values;
     const isPaint = mode === "paint";
     const isEmpty = painter.layer.isEmpty;
     byId("mask-box", HTMLFieldSetElement).hidden = isPaint;
     byId("lock", HTMLButtonElement).ariaPressed = String(locked);
     byId("feather-text", HTMLOutputElement).value = `${feather} px`;
+    byId("match-text", HTMLOutputElement).value = `${match} px`;
     byId("generate", HTMLButtonElement).disabled = !session.facts || isEmpty || Boolean(runner.progress);
     for (const id of ["clear", "grow", "mask-export"]) byId(id, HTMLButtonElement).disabled = isEmpty || !session.facts;
     for (const id of ["invert", "mask-import", "mask-difference"])

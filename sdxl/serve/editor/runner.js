@@ -154,6 +154,7 @@ export class Runner extends EventTarget {
       form.append("mask", await maskFile(painter.mask), "mask.png");
       form.append("mask_polarity", "white");
       form.append("mask_blur", String(values.feather));
+      form.append("match_edge", String(values.match));
     }
     return form;
   }

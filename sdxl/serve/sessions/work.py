@@ -89,7 +89,7 @@ def at_table(request: Request, name: str, tables: Tables, session: str, studio: 
     picture = request.image
     policy = None if request.policy == Temporal() else request.policy  # the session's own also knows few steps
     table = tables.of(session, studio.pipe("inpainting"), name, lambda: picture, policy)
-    return table.edit(request.alpha, request.sampling, on_step=job.on_step)
+    return table.edit(request.alpha, request.sampling, match_edge=request.match_edge, on_step=job.on_step)
 
 
 def _digest(image: Image.Image) -> str:
