@@ -64,8 +64,8 @@ FLAGS = (
     "--keep --clip_skip --grow --mask_blur --match_edge --only_masked --n --vae --controlnet --control_image "
     "--control_scale --attention --offload --tome_ratio --tome_max_downsample --tome_sx --tome_sy --tome_use_rand "
     "--tome_merge_attn --lora --textual_inversion --device --dtype --original_size --target_size "
-    "--crops_coords_top_left --negative_original_size --macs_only --runs --json --help --projections --in_place --force --out "
-    "--steps --config -x --xyzzy"
+    "--crops_coords_top_left --negative_original_size --macs_only --runs --json --help --projections "
+    "--in_place --force --out --steps --config -x --xyzzy"
 ).split()
 VALUES = (
     "inpainting sdedit text2img img2img sige turbo sige-turbo original profile_encoder lockstep temporal fast".split()
