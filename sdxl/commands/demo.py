@@ -20,7 +20,7 @@ from PIL import Image
 
 from sdxl.checkpoint.configs import config_folder
 from sdxl.checkpoint.embedded import EMBEDDED
-from sdxl.commands.examples import Example, another_wish, inpainting, painted_over
+from sdxl.commands.examples import MATCH_EDGE, Example, another_wish, inpainting, painted_over
 from sdxl.commands.parser import Parser, run
 from sdxl.edits.result import Result
 from sdxl.edits.run import run as run_request
@@ -144,7 +144,7 @@ def third_edit(wish: Example, sampling: Sampling, runs: int, dense_seconds: floa
         third = replace(sampling, prompt=wish.prompt, seed=sampling.seed + 2)
 
         def edit(name: str) -> None:
-            made[name] = session.edit(mask, third, dense=name == "dense")
+            made[name] = session.edit(mask, third, dense=name == "dense", match_edge=MATCH_EDGE)
 
         both = {name: Candidate(partial(edit, name)) for name in ("dense", "sparse")}
         times = interleaved(both, runs, pipe.device, warm_up=1)

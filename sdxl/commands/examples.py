@@ -20,9 +20,10 @@ from sdxl.scenes.scene import COLOURS, Colour, Scene, caption
 if TYPE_CHECKING:
     from sige import Policy
 
-__all__ = ["Example", "another_wish", "find_scene", "inpainting", "painted_over"]
+__all__ = ["MATCH_EDGE", "Example", "another_wish", "find_scene", "inpainting", "painted_over"]
 
 SIDE = 256  # pixels: what the embedded model was trained at
+MATCH_EDGE = 24  # pixels over which what is painted meets the picture
 _MARGIN = 14  # pixels by which a mask is wider than the thing under it, for the shadow
 _HOUSE = ((0.5, -0.08), (1.12, 0.36), (1.05, 1.03), (-0.03, 1.0), (-0.14, 0.42))  # by hand, in shares of a box
 Array = npt.NDArray[Any]
@@ -42,7 +43,9 @@ class Example:
         given = self.pictures
         sampling = replace(sampling, prompt=self.prompt)
         keep = "outside" if self.task == "sdedit" else None  # the dense run keeps it, too: both are compared
-        return Request(sampling, image=given.image, mask=given.mask, edited=given.edited, policy=policy, keep=keep)
+        match_edge = MATCH_EDGE if self.task == "inpainting" else 0
+        pictures: dict[str, Any] = {"image": given.image, "mask": given.mask, "edited": given.edited}
+        return Request(sampling, **pictures, policy=policy, keep=keep, match_edge=match_edge)
 
 
 def inpainting() -> Example:
