@@ -28,7 +28,7 @@ def a_step(number: int, steps: int) -> Any:
 
 
 def a_job(work: Any = None, **values: Any) -> Job:
-    return Job(work or (lambda studio, job: None), **values)
+    return Job(work or (lambda studio, job: None), pixels=0, **values)
 
 
 async def all_of(job: Job) -> list[Event]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdxl.pictures.seams import put_together
 from sdxl.serve.uploads import encoded
 from tests.serve.standing import KEYS, Standing, a_mask, a_picture, changed, clear_mask
 
@@ -56,6 +57,13 @@ def test_an_edit_is_staged_then_accepted_then_taken_back(client: httpx.Client, s
 def test_the_second_edit_of_a_place_runs_on_the_first_ones_recordings(client: httpx.Client, session: str) -> None:
     first, second = edit(client, session)[0], edit(client, session, seed="2")[0]
     assert second["computed"] < first["computed"] and second["passes"]["dense"] < first["passes"]["dense"]
+
+
+def test_the_edge_is_matched_on_recordings_too(client: httpx.Client, session: str) -> None:
+    _, plain, matched = (edit(client, session, match_edge=width)[0] for width in ("0", "0", "6"))
+    plain, matched = (shown(client, session, one["picture"]) for one in (plain, matched))
+    expected = put_together(a_picture(), plain, a_mask().astype(np.float32), 6)
+    assert not changed(matched, expected).any() and changed(matched, plain).any()
 
 
 def test_the_current_picture_is_not_kept_by_the_browser(client: httpx.Client, session: str) -> None:

@@ -118,7 +118,7 @@ class Job:
         session: str | None = None,
         pictures: int = 1,
         partials: int = 0,
-        pixels: int = 0,  # of the picture that it edits, which stays in memory while it waits
+        pixels: int,  # of the picture that it edits, which stays in memory while it waits
     ) -> None:
         self.id = f"job-{next(_numbers)}"
         self.work, self.key, self.session, self.pixels = work, key, session, pixels
