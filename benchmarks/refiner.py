@@ -1,6 +1,7 @@
 """Measures a refiner against its base where little noise is left: held-out scenes, noised and made clean again.
 
     python -m benchmarks.refiner [--refiner FILE] [--base FILE] [--count 50] [--scale 4] [--json OUT]
+                                 [--grid OUT.png]
 
 Two tables. The first has the mean squared error of the noise that each model predicts, by timestep, with the caption
 and without guidance: what both were trained for. The second has PSNR to the scene of whole runs of diffusers' own
@@ -27,6 +28,8 @@ from benchmarks.prompts import held_out
 from benchmarks.quality.metrics import psnr
 from sdxl.checkpoint.embedded import embedded_weights
 from sdxl.checkpoint.load import Parts, load
+from sdxl.pictures.panels import Panel, sheet
+from sdxl.pictures.panels import Row as PanelRow
 from sdxl.pipelines.load import make_pipeline
 from sdxl.scenes.draw import draw
 from sdxl.training.batches import Batch
@@ -39,6 +42,7 @@ STRENGTHS = (0.2, 0.3)
 SPLIT = 0.8
 STEPS = 30
 AT_ONCE = 10
+SHOWN = 4  # pictures of each run in the grid
 
 
 @torch.no_grad()
@@ -92,14 +96,19 @@ def flat(picture: Image.Image) -> float:
     return float((np.maximum(across, down) <= 4).mean())
 
 
-def from_text(base: Any, refiner: Any, count: int, scale: float) -> float:
-    """The mean share of flat pixels in pictures from text."""
-    shares = []
+def from_text(base: Any, refiner: Any, count: int, scale: float) -> list[Image.Image]:
+    """Pictures from text."""
+    pictures = []
     split = None if refiner is None else SPLIT
     for number, (_, text) in enumerate(tqdm(held_out(count), desc="from text", disable=None)):
         sampling = sdxl.Sampling(text, steps=STEPS, scale=scale, seed=number, denoising_split=split)
-        shares.append(flat(sdxl.text2img(base, (SIDE, SIDE), sampling=sampling, refiner=refiner).image))
-    return float(np.mean(shares))
+        pictures.append(sdxl.text2img(base, (SIDE, SIDE), sampling=sampling, refiner=refiner).image)
+    return pictures
+
+
+def mean_flat(pictures: Sequence[Image.Image]) -> float:
+    """The mean share of flat pixels."""
+    return float(np.mean([flat(picture) for picture in pictures]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=50, help="held-out scenes")
     parser.add_argument("--scale", type=float, default=4.0, help="guidance by the prompt")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
+    parser.add_argument("--grid", type=Path, metavar="OUT.png", help=f"write the first {SHOWN} pictures of both to OUT")
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error("--count must be at least 1")
@@ -116,20 +126,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refiner = load(options.refiner or embedded_weights("sdxl-refiner"), dtype=torch.float32, progress=False)
     errors = [noise_errors(parts, options.count) for parts in (base, refiner)]
     print_table(errors)
-    drawings = float(np.mean([flat(draw(scene, SIDE)) for scene, _ in held_out(options.count)]))
-    rows: list[Row] = [{"run": "the drawings themselves", "flat": drawings}]
+    drawings = [draw(scene, SIDE) for scene, _ in held_out(options.count)]
+    rows: list[Row] = [{"run": "the drawings themselves", "flat": mean_flat(drawings)}]
     pipes = {parts.kind: _quiet(make_pipeline(parts, "img2img")) for parts in (base, refiner)}
     for kind, pipe in pipes.items():
         scores = {f"dB, strength {s:g}": again(pipe, options.count, s, options.scale) for s in STRENGTHS}
         rows.append({"run": f"{kind}, image to image", **scores})
     painter = _quiet(make_pipeline(base, "text2img"))
-    for name, second in (("base alone, from text", None), ("base, then refiner, from text", pipes["sdxl-refiner"])):
-        rows.append({"run": name, "flat": from_text(painter, second, options.count, options.scale)})
+    painted = {
+        name: from_text(painter, second, options.count, options.scale)
+        for name, second in (("base alone", None), ("base, then refiner", pipes["sdxl-refiner"]))
+    }
+    rows += [{"run": f"{name}, from text", "flat": mean_flat(pictures)} for name, pictures in painted.items()]
     columns = dict.fromkeys(key for row in rows for key in row)
     print_table([{key: row.get(key) for key in columns} for row in rows])
     if options.json:
         settings = {"count": options.count, "scale": options.scale, "steps": STEPS, "split": SPLIT}
         write_json(options.json, {"machine": machine(), "settings": settings, "noise": errors, "rows": rows})
+    if options.grid:
+        options.grid.parent.mkdir(parents=True, exist_ok=True)
+        _grid(painted).save(options.grid)
+
+
+def _grid(painted: dict[str, list[Image.Image]]) -> Image.Image:
+    """The first pictures of each run, one run below the other."""
+    captions = [text for _, text in held_out(SHOWN)]
+    shown = {name: pictures[:SHOWN] for name, pictures in painted.items()}
+    rows = [[Panel(one, f"{name}: {text}") for one, text in zip(shown[name], captions, strict=False)] for name in shown]
+    return sheet([PanelRow(panels) for panels in rows], scale=1.25)
 
 
 def _quiet(pipe: Any) -> Any:
