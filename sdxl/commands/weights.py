@@ -31,18 +31,22 @@ class Chosen(Generic[Said]):
 def choose_weights(settings: Said) -> Chosen[Said]:
     """Finds the weights; `auto` takes those in the folder, or the embedded model where the folder has none."""
     model = _named_by(settings) if settings.model == "auto" else settings.model
+    named = replace(settings, model=model)
     try:
-        return _found(replace(settings, model=model))
+        base = _find(named)
     except SdxlError as error:
         if settings.model != "auto":
             raise
         return _without_weights(settings, error)
+    return _with_refiner(named, base)
 
 
-def _found(settings: Said) -> Chosen[Said]:
-    where = settings.model, settings.run_type, settings.weight_path
-    base = find(*where, task=settings.task)
-    return Chosen(settings, base, find(*where, refiner=True, task=settings.task) if settings.refined else None)
+def _find(settings: Fields, refiner: bool = False) -> Weights:
+    return find(settings.model, settings.run_type, settings.weight_path, refiner=refiner, task=settings.task)
+
+
+def _with_refiner(settings: Said, base: Weights) -> Chosen[Said]:
+    return Chosen(settings, base, _find(settings, refiner=True) if settings.refined else None)
 
 
 def _without_weights(settings: Said, error: SdxlError) -> Chosen[Said]:
@@ -61,7 +65,8 @@ def _without_weights(settings: Said, error: SdxlError) -> Chosen[Said]:
         "(docs/checkpoints.md says how to get SDXL)",
         settings.weight_path,
     )
-    return _found(replace(settings, model=EMBEDDED))
+    named = replace(settings, model=EMBEDDED)
+    return _with_refiner(named, _find(named))
 
 
 def _named_by(settings: Fields) -> str:

@@ -395,7 +395,7 @@ def test_where_nothing_can_be_written(
         (["--mask_path", "assets/inpainting/masks/0.npy"], "512 high x 1024 wide, expected the size of the image, 64"),
         (["--weight_path", "configs", "--model", "sdxl"], "no sdxl-base weights.* hf download stabilityai/"),
         (["--weight_path", "nowhere", "--model", "sdxl"], "hf download"),
-        (["--weight_path", "nowhere", "--run_type", "sige-turbo"], "sdxl-turbo weights.* --model tiny runs without"),
+        (["--weight_path", "no.safetensors", "--run_type", "sige-turbo"], "no such file.* --model tiny runs without"),
         (["--lora", "none.safetensors"], "--lora: none.safetensors does not exist"),
         (["--lora", "none.safetensors:0.5"], "--lora: none.safetensors does not exist"),
         (["--vae", "none.safetensors"], "--vae: none.safetensors does not exist"),
