@@ -56,14 +56,15 @@ def run(
     command: Callable[[argparse.Namespace], Any],
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     arguments: Sequence[str] | None,
+    interrupted: str = "error: interrupted, nothing was written",
 ) -> int:
-    """Runs a command; returns 0, 2 after one line that says what the user can mend, 130 after Ctrl-C."""
+    """Runs a command; returns 0, 2 after one line that says what the user can mend, 130 after Ctrl-C, which it says."""
     escape_logs()
     try:
         command(parse(arguments))
     except (SigeError, OSError, MemoryError) as error:
         return fail(str(error) or "not enough memory")
     except KeyboardInterrupt:
-        print("error: interrupted, nothing was written", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -34,7 +34,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    return run_command(_serve, _parse, arguments)
+    return run_command(_serve, _parse, arguments, interrupted="stopped")
 
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
