@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
-WINDOW = {"width": 1280, "height": 960}
+WINDOW: Any = {"width": 1280, "height": 960}
 AROUND = ((0.33, 0.44), (0.67, 0.44), (0.7, 0.66), (0.66, 0.82), (0.34, 0.82), (0.3, 0.66))  # the example's red ball
 SEED = "3"
 WAIT = 120_000  # milliseconds
