@@ -23,7 +23,7 @@ from sdxl.serve.metrics import Metrics
 from sdxl.serve.sessions.desk import Desk
 from sdxl.serve.sessions.history import History
 from sdxl.serve.sessions.tables import Tables
-from sdxl.serve.sessions.work import NamedWork, SessionWork, identity
+from sdxl.serve.sessions.work import NamedWork, SessionWork
 from sdxl.serve.work.jobs import Ended, Event, Failed, Job, Made, Work
 from sdxl.serve.work.queue import FairQueue
 from sdxl.serve.work.studio import Studio, paint
@@ -175,11 +175,9 @@ class Server:
             tables.leave(history.id)
         self.queue.forget(history.id)
 
-    def work(self, request: Request, key: str = "", session: str | None = None) -> Work:
-        """The work of a request: plain, or on the recordings of the session that the key's client has named."""
-        if session is None:
-            return paint(request)
-        return NamedWork(self.tables, identity(key, session), request)
+    def work(self, request: Request, session: str | None = None) -> Work:
+        """The work of a request: plain, or on the recordings of the session with that identity."""
+        return paint(request) if session is None else NamedWork(self.tables, session, request)
 
     def session_work(
         self,

@@ -114,7 +114,7 @@ def quick_server(step_seconds: float = 0.0, steps: int = 2, **limits: Any) -> Se
         return replace(work, asked=replace(work.asked, dense=True))
 
     server.session_work = session_work  # type: ignore[method-assign]
-    server.work = lambda request, key="", session=None: paint(request)  # type: ignore[method-assign]
+    server.work = lambda request, session=None: paint(request)  # type: ignore[method-assign]
     return server
 
 

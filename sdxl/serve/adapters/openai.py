@@ -101,7 +101,7 @@ class _Edit:
         """The job that makes the pictures. One in a session waits for the session's others."""
         named = None if self.session is None else identity(key, self.session)
         return Job(
-            self.server.work(self.request, key, self.session),
+            self.server.work(self.request, named),
             key=key,
             session=named,
             pictures=self.n,

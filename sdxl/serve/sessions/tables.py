@@ -70,8 +70,8 @@ class Tables:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tables."""
-        return sum(table.nbytes for table in list(self._tables.values()))
+        """Bytes of all recordings."""
+        return sum(table.session.store.nbytes for table in list(self._tables.values()))
 
     def __contains__(self, one: str) -> bool:
         return one in self._tables
@@ -101,7 +101,7 @@ class Tables:
         for one in [one for one, table in self._tables.items() if now - table.used_at > IDLE]:
             logger.info("session %s: its recordings were not used for %d minutes, and go", one, IDLE // 60)
             self.drop(one)
-        while len(self._tables) > 1 and self.nbytes > self.budget:
+        while len(self._tables) > 1 and sum(table.nbytes for table in self._tables.values()) > self.budget:
             self.drop(next(iter(self._tables)))
 
     def leave(self, one: str) -> None:
