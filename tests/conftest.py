@@ -1,6 +1,8 @@
 """Settings that every test shares."""
 
 import gc
+import logging
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -50,3 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if reason and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers() -> Iterator[None]:
+    """Gives the project's loggers their levels back: a command sets them for its process, a test shares its own."""
+    yield
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("sige", "sdxl"):
+            logger.setLevel(logging.NOTSET)

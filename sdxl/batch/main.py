@@ -115,8 +115,10 @@ def _batch(given: Namespace) -> int:
 
 
 def _painter(given: Namespace, tasks: Sequence[str], defaults: Defaults, workers: int, lane: int) -> Any:
-    from sdxl.batch.work import make_painter
+    """The painter of a worker's process, whose first act this is."""
+    from sdxl.batch.work import make_painter, quieten
 
+    quieten()
     return make_painter(given, tasks, defaults, workers, lane)
 
 

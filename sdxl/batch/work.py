@@ -18,7 +18,7 @@ from sdxl.batch.perform import GoesOn
 from sdxl.batch.row import Row
 from sdxl.edits.asked import Defaults
 
-__all__ = ["FIGURES", "Painter", "make_painter"]
+__all__ = ["FIGURES", "Painter", "make_painter", "quieten"]
 
 FIGURES = "sige-figures"  # a text of the PNG: seconds, steps, the share of the work
 NAMES = {"image": "init_img", "mask": "mask_path", "edited": "edited_img"}  # column -> setting of run.py
@@ -56,12 +56,16 @@ class Painter:
         return figures
 
 
-def make_painter(given: Namespace, tasks: Iterable[str], defaults: Defaults, workers: int, lane: int) -> Painter:
-    """The painter of one worker. It loads what the tasks need now, so that wrong weights are no row's failure."""
+def quieten() -> None:
+    """Silences the notes of this process for good: one on each picture would break the bar. For workers only."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # about its own code
-    logging.getLogger("sdxl.pictures").setLevel(logging.ERROR)  # a note on each picture would break the bar
-    logging.getLogger("sdxl.edits").setLevel(logging.ERROR)
+    for name in ("sdxl.pictures", "sdxl.edits"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def make_painter(given: Namespace, tasks: Iterable[str], defaults: Defaults, workers: int, lane: int) -> Painter:
+    """The painter of one worker. It loads what the tasks need now, so that wrong weights are no row's failure."""
     import torch
     from tqdm import tqdm
 
