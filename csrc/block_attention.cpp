@@ -1,4 +1,4 @@
-// block_attention on the CPU: online softmax with sixteen queries in a vector.
+// block_attention on the CPU: online softmax with as many queries in a vector as it has lanes.
 //
 // Queries lie along the lanes, so scores, maxima and sums are vertical operations. The kernel reads key and value rows
 // in place, one broadcast element at a time: it transposes and copies no row (16-bit rows are widened once).
@@ -8,9 +8,14 @@
 
 namespace sige::SIGE_CPU_VARIANT {
 
+// A register tile has kTile x kQueryVecs sums: sixteen of AVX-512's 32 registers, eight of the 16 that others have.
+#if defined(__AVX512F__)
+constexpr int64_t kTile = 8;  // keys, or value columns, per register tile
+#else
+constexpr int64_t kTile = 4;
+#endif
 constexpr int64_t kQueryVecs = 2;                  // vectors of queries per tile
 constexpr int64_t kQueries = kQueryVecs * kLanes;  // queries per tile; divides kAttentionBlock
-constexpr int64_t kTile = 8;                       // keys, or value columns, per register tile
 constexpr float kLowest = -1e30f;                  // the maximum before the first score
 
 static_assert(kAttentionBlock % kQueries == 0 && kAttentionBlock % kTile == 0);

@@ -24,6 +24,7 @@ constexpr int64_t kDepth = 960;
 #endif
 constexpr int64_t kTileColumns = 4;        // weight rows per register tile
 constexpr int64_t kBlockSize = 60 * 2880;  // floats per block of A
+constexpr int64_t kPieceUnit = 16;         // divides the size of a piece, and so of K
 constexpr int64_t kPadding = 16;           // floats between the rows of a block, against cache set conflicts
 constexpr int64_t kAloneSize = 1 << 20;    // multiply-accumulates up to which waking threads costs more than it saves
 
@@ -134,7 +135,7 @@ static void multiply_block(const RowProductParams& params, int64_t row, int64_t 
 
 void row_product(const RowProductParams& params) {
   const int64_t size = params.pieces_per_row * params.piece_size;
-  const int64_t depth = ceil_div(ceil_div(size, ceil_div(size, kDepth)), kLanes) * kLanes;
+  const int64_t depth = ceil_div(ceil_div(size, ceil_div(size, kDepth)), kPieceUnit) * kPieceUnit;
   const int64_t most = kBlockSize / depth / kTileRows * kTileRows;
 #pragma omp parallel if (params.rows * params.columns * size > kAloneSize)
   {

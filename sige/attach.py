@@ -23,6 +23,7 @@ from sige.errors import RecordingError, UnsupportedError
 from sige.models import Component, Part
 from sige.packed.module_state import Watch
 from sige.passes import Call, Passes
+from sige.programs import Programs
 
 __all__ = ["Attachment", "Claim", "attached"]
 
@@ -52,6 +53,7 @@ class Attachment:
         self.handles: list[Any] = []
         self.claim: Claim | None = None
         self.passes = Passes()  # of every call since it was attached, inside contexts and outside
+        self.programs = Programs()
         self._walks, self._required = part.walk, part.required
         self._component: Component | None = None
         self._watch: Watch | None = None
@@ -84,11 +86,13 @@ class Attachment:
             return True
         if self._watch.has_other_weights():
             self._watch = Watch(self.module)  # of the new parameters
+            self.programs.clear()
             return True
         return False
 
     def _walk(self) -> Component:
         self._component = self._watch = None
+        self.programs.clear()
         if any(module._compiled_call_impl is not None for module in self.module.modules()):
             raise UnsupportedError(
                 f"{self.name}: compile() was called on it, and a compiled model can neither be recorded nor run "
@@ -117,6 +121,7 @@ class Attachment:
             for module in self._formats:
                 module.weight.data = module.weight.data.contiguous()
         self._formats.clear()
+        self.programs.clear()
         self._component = self._watch = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -138,7 +143,8 @@ class Attachment:
         changed = self.look()
         bound = inspect.signature(self.original).bind(*args, **kwargs)
         bound.apply_defaults()
-        call = Call(self.component(), self.original, args, kwargs, bound.arguments, self.passes, changed)
+        component = self.component()
+        call = Call(component, self.original, args, kwargs, bound.arguments, self.passes, changed, self.programs)
         self._refuse_autocast(call)
         return claim.take(call)
 

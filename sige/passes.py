@@ -16,6 +16,7 @@ from sige.ops import group_stats
 from sige.packed.features import PackedPass
 from sige.packed.layout import Layout
 from sige.packed.prompt import PromptKeys
+from sige.programs import Programs
 from sige.recordings import Blend, ComponentRecording, Patch, Recording
 from sige.region import Region
 
@@ -62,6 +63,7 @@ class Call:
     arguments: dict[str, Any]  # by name, with defaults
     passes: Passes = field(default_factory=Passes)  # of the component; each pass adds itself
     changed: bool = False  # since the call before: modules or weights are others
+    programs: Programs = field(default_factory=Programs)  # of the component's packed passes
 
     @property
     def sample(self) -> Tensor:  # [B, C, H, W]
@@ -158,7 +160,8 @@ class Packing:
         if any(layout.index(sample_size(level)).numel() for level in (output, sample)):
             kept = None if patch is None else patch.rows
             packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call), kept)
-            unpack(output, component.packed(arguments, packed_pass), layout)
+            rows = call.programs.run(component.packed, component.module, arguments, packed_pass)
+            unpack(output, rows, layout)
         if patch is not None:
             patch.output = output.detach().clone()
         return component.wrap(output, arguments)

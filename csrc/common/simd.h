@@ -1,4 +1,7 @@
-// Sixteen fp32 lanes, loaded from and stored to fp32, fp16 or bf16 memory.
+// One register of fp32 lanes, loaded from and stored to fp32, fp16 or bf16 memory.
+//
+// A vector is as wide as the variant's registers, never wider: the compiler would keep a wider one in memory, and
+// compare its lanes one by one (attention took seven times as long).
 //
 // Everything here is static on purpose: a kernel file is compiled once per CPU variant (cpu_variant.h), and a shared
 // inline function would let the linker keep the AVX-512 copy for a machine that has none.
@@ -15,14 +18,22 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__AVX512F__)
+#define SIGE_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define SIGE_VECTOR_BYTES 32
+#else
+#define SIGE_VECTOR_BYTES 16
+#endif
+
 namespace sige::SIGE_CPU_VARIANT {
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = SIGE_VECTOR_BYTES / 4;
 
-typedef float Vec __attribute__((vector_size(64)));
-typedef int32_t IntVec __attribute__((vector_size(64)));
-typedef uint32_t BitsVec __attribute__((vector_size(64)));
-typedef uint16_t HalfBits __attribute__((vector_size(32)));
+typedef float Vec __attribute__((vector_size(SIGE_VECTOR_BYTES)));
+typedef int32_t IntVec __attribute__((vector_size(SIGE_VECTOR_BYTES)));
+typedef uint32_t BitsVec __attribute__((vector_size(SIGE_VECTOR_BYTES)));
+typedef uint16_t HalfBits __attribute__((vector_size(SIGE_VECTOR_BYTES / 2)));
 
 struct float16 {
   uint16_t bits;
@@ -110,12 +121,9 @@ static inline Vec load(const float16* source) {
   memcpy(&half, source, sizeof half);
   return (Vec)_mm512_cvtph_ps(half);
 #elif defined(__F16C__)
-  __m128i half[2];
-  memcpy(half, source, sizeof half);
-  __m256 parts[2] = {_mm256_cvtph_ps(half[0]), _mm256_cvtph_ps(half[1])};
-  Vec value;
-  memcpy(&value, parts, sizeof value);
-  return value;
+  __m128i half;
+  memcpy(&half, source, sizeof half);
+  return (Vec)_mm256_cvtph_ps(half);
 #else
   Vec value;
   for (int64_t lane = 0; lane < kLanes; ++lane) value[lane] = half_to_float(source[lane].bits);
@@ -138,17 +146,14 @@ static inline void store(float16* target, Vec value) {
   const __m256i half = _mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   memcpy(target, &half, sizeof half);
 #elif defined(__F16C__)
-  __m256 parts[2];
-  memcpy(parts, &value, sizeof value);
-  const __m128i half[2] = {_mm256_cvtps_ph(parts[0], _MM_FROUND_TO_NEAREST_INT),
-                           _mm256_cvtps_ph(parts[1], _MM_FROUND_TO_NEAREST_INT)};
-  memcpy(target, half, sizeof half);
+  const __m128i half = _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+  memcpy(target, &half, sizeof half);
 #else
   for (int64_t lane = 0; lane < kLanes; ++lane) target[lane].bits = float_to_half(value[lane]);
 #endif
 }
 
-// ---- the last C % 16 lanes ------------------------------------------------------------------------------------
+// ---- the last C % kLanes lanes --------------------------------------------------------------------------------
 
 template <typename T>
 static inline Vec load(const T* source, int64_t count) {

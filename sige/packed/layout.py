@@ -14,7 +14,16 @@ from sige.positions import Int32Array
 from sige.region import Region
 from sige.sizes import Size
 
-__all__ = ["Layout"]
+__all__ = ["IndexName", "Layout"]
+
+
+@dataclass(frozen=True)
+class IndexName:
+    """The name of an index tensor, which is the same in the layouts of all regions."""
+
+    kind: str  # a key of _MAKERS
+    size: Size  # of the level
+    geometry: Geometry | None = None  # of the layer that reads through it
 
 
 @dataclass(eq=False)
@@ -23,38 +32,58 @@ class Layout:
 
     region: Region
     device: torch.device
-    _kept: dict[object, Tensor] = field(default_factory=dict)
+    _kept: dict[IndexName, Tensor] = field(default_factory=dict)
 
     def index(self, size: Size) -> Tensor:  # int32 [N]
         """The active positions of a level, in the order of packed rows."""
-        return self._keep(("index", size), lambda: self.region.index(*size))
+        return self.read(IndexName("active", size))
 
     def gather(self, geometry: Geometry, size: Size) -> tuple[Tensor, Tensor]:  # int32 [N_out, T], int32 [M]
         """The gather map of a layer, and the positions of the halo that it reads."""
-        found = gather_map(self.region, geometry, *size)
-        key = (geometry, size)
-        return self._keep(("map", key), lambda: found.index), self._keep(("halo", key), lambda: found.halo)
+        return self.read(IndexName("map", size, geometry)), self.read(IndexName("halo", size, geometry))
 
     def inactive(self, size: Size) -> Tensor:  # int32 [H * W - N]
         """The positions of a level that are not active."""
-        return self._keep(("inactive", size), lambda: (~self.region).index(*size))
+        return self.read(IndexName("inactive", size))
 
     def keys(self, size: Size, compact: bool = False) -> Tensor:  # int32 [H * W]
         """The rows that attention sees: packed rows at active positions, recorded rows at all others.
 
         Recorded rows are numbered by position; with `compact`, in the order of `inactive`.
         """
-        if compact:
-            count = size[0] * size[1]
-            return self._keep(("compact keys", size), lambda: np.arange(count, dtype=np.int32))
-        return self._keep(("keys", size), lambda: row_map(self.region, *size))
+        return self.read(IndexName("compact keys" if compact else "keys", size))
 
     def identity(self, size: Size) -> Tensor:  # int32 [N, 1]
         """The gather map in which each output reads its own packed row."""
-        count = len(self.region.index(*size))
-        return self._keep(("identity", size), lambda: np.arange(count, dtype=np.int32)[:, None])
+        return self.read(IndexName("identity", size))
 
-    def _keep(self, key: object, make: Callable[[], Int32Array]) -> Tensor:
-        if key not in self._kept:
-            self._kept[key] = torch.tensor(make(), device=self.device)
-        return self._kept[key]
+    def read(self, name: IndexName) -> Tensor:
+        """The index tensor of that name."""
+        if name not in self._kept:
+            self._kept[name] = torch.tensor(_MAKERS[name.kind](self.region, name), device=self.device)
+        return self._kept[name]
+
+
+def _map_of(region: Region, name: IndexName) -> Int32Array:  # [N_out, T]
+    assert name.geometry is not None
+    return gather_map(region, name.geometry, *name.size).index
+
+
+def _halo_of(region: Region, name: IndexName) -> Int32Array:  # [M]
+    assert name.geometry is not None
+    return gather_map(region, name.geometry, *name.size).halo
+
+
+def _count(count: int) -> Int32Array:  # [count]
+    return np.arange(count, dtype=np.int32)
+
+
+_MAKERS: dict[str, Callable[[Region, IndexName], Int32Array]] = {
+    "active": lambda region, name: region.index(*name.size),
+    "inactive": lambda region, name: (~region).index(*name.size),
+    "map": _map_of,
+    "halo": _halo_of,
+    "keys": lambda region, name: row_map(region, *name.size),
+    "compact keys": lambda region, name: _count(name.size[0] * name.size[1]),
+    "identity": lambda region, name: _count(len(region.index(*name.size)))[:, None],
+}

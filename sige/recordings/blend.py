@@ -102,14 +102,24 @@ class BlendedComponent:
     def rows(self, key: str, index: Tensor | None = None) -> Tensor:  # int [N] -> [B, N, C]; None: all rows
         """The weighted sum of the recorded rows at `index`; one recording of weight 1 without index is not copied."""
         if self.is_one:
-            rows = self.terms[0][0].rows[key]
+            rows = self.read("rows", 0, key)
             return rows if index is None else rows.index_select(1, index)
-        sums = [_blend_few(key, self.terms[k : k + MOST_TERMS], index) for k in range(0, len(self.terms), MOST_TERMS)]
+        starts = range(0, len(self.terms), MOST_TERMS)
+        sums = [self._blend_few(key, range(len(self.terms))[k : k + MOST_TERMS], index) for k in starts]
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
+
+    def _blend_few(self, key: str, terms: range, index: Tensor | None) -> Tensor:  # int [N] -> [B, N, C]
+        return blend_rows([self.read("rows", k, key) for k in terms], [self.terms[k][1] for k in terms], index)
 
     def parts(self, key: str) -> tuple[list[Tensor], list[Tensor]]:  # fp64 [B, G, 2] each, [B, M, C] each
         """The sums and the rows that each recording keeps under the key, for a norm."""
-        return [part.stats[key] for part, _ in self.terms], [part.rows[key] for part, _ in self.terms]
+        terms = range(len(self.terms))
+        return [self.read("stats", k, key) for k in terms], [self.read("rows", k, key) for k in terms]
+
+    def read(self, kind: str, term: int, key: str) -> Tensor:
+        """What one recording keeps under the key: `rows` [B, M, C], or the `stats` fp64 [B, G, 2] of a norm."""
+        part = self.terms[term][0]
+        return part.rows[key] if kind == "rows" else part.stats[key]
 
     def output(self) -> Tensor:  # [B, C_out, H_out, W_out]
         """A copy of the recorded output, to write into."""
@@ -119,10 +129,3 @@ class BlendedComponent:
             total.add_(output, alpha=weight)
         return total
 
-
-def _blend_few(
-    key: str,
-    terms: tuple[tuple[ComponentRecording, float], ...],
-    index: Tensor | None,  # int [N]
-) -> Tensor:  # [B, N, C]
-    return blend_rows([part.rows[key] for part, _ in terms], [weight for _, weight in terms], index)
