@@ -39,7 +39,7 @@ Tensor blend_rows(const Tensors& rows,                 // [B, M, C] each
     params.index = index->const_data_ptr<int32_t>();
     params.row_count = index->size(0);
   }
-  const Tensor out = torch::stable::new_empty(rows[0], {params.batch, params.row_count, params.channels});
+  const Tensor out = new_tensor(rows[0], {params.batch, params.row_count, params.channels});
   params.out = out.mutable_data_ptr();
   launch.run(device::blend_rows, params);
   return out;

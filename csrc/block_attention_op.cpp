@@ -48,7 +48,7 @@ Tensor block_attention(const Tensor& query,               // [B, N, Hd, D]
   params.head_size = query.size(3);
   params.scale = static_cast<float>(scale);
   params.dtype = storage_dtype({"block_attention", "query", query});
-  const Tensor out = torch::stable::empty_like(query);
+  const Tensor out = new_tensor(query, {query.size(0), query.size(1), query.size(2), query.size(3)});
   params.out = out.mutable_data_ptr();
   launch.run(device::block_attention, params);
   return out;

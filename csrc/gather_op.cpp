@@ -12,7 +12,7 @@ Tensor gather(const Tensor& packed,         // [B, N, C]
   const Launch launch(packed);
   GatherParams params = gather_params("gather", launch, packed, recorded, index, scale, shift, activation);
   const Tensor out =
-      torch::stable::new_empty(packed, {packed.size(0), params.out_rows, params.taps * params.source.channels});
+      new_tensor(packed, {packed.size(0), params.out_rows, params.taps * params.source.channels});
   params.out = out.mutable_data_ptr();
   launch.run(device::gather, params);
   return out;

@@ -4,7 +4,7 @@
 namespace sige {
 
 static Tensor run_stats(GroupStatsParams params, const Tensor& rows) {  // [B, N, C]
-  const Tensor out = torch::stable::new_empty(rows, {params.batch, params.groups, 2}, ScalarType::Double);
+  const Tensor out = new_tensor(rows, {params.batch, params.groups, 2}, ScalarType::Double);
   const Tensor partial = new_partial(params, rows);
   params.out = out.mutable_data_ptr<double>();
   params.partial = partial.mutable_data_ptr<double>();

@@ -9,12 +9,12 @@ namespace sige {
 [[maybe_unused]] static constexpr int64_t kMostRows = 512;
 
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
-static void own_product(const Tensor& rows,          // [M, K]
+static void own_product(const Tensor& rows,          // [B, N, K]
                         const Tensor& weight,        // [C_out, K]
                         const OptionalTensor& bias,  // [C_out]
                         bool accumulate,
-                        const Tensor& out) {  // [M, C_out]
-  const int64_t count = rows.size(0), size = rows.size(1);
+                        const Tensor& out) {  // [B, N, C_out]
+  const int64_t count = rows.size(0) * rows.size(1), size = rows.size(2);
   std::vector<const float*> pieces(static_cast<size_t>(count));
   for (int64_t m = 0; m < count; ++m) pieces[m] = rows.const_data_ptr<float>() + m * size;
   cpu::row_product({pieces.data(), weight.const_data_ptr<float>(),
@@ -37,23 +37,21 @@ Tensor linear(const Tensor& rows,                // [B, N, C]
   const DType dtype = storage_dtype({op, "rows", rows});
 
   const Launch launch(rows);
-  Tensor out = torch::stable::new_empty(rows, {batch * count, channels});
-  if (out.numel() > 0) {
-    Tensor whole = rows;
-    const Tensor flat = torch::stable::view(whole, {batch * count, rows.size(2)});
+  Tensor out = new_tensor(rows, {batch, count, channels});
+  if (out.numel() == 0) return out;
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
-    if (batch * count <= kMostRows && takes_row_product(dtype, channels, rows.size(2))) {
-      if (residual) fill_out(launch, bias, residual, out, 0, batch * count, dtype);
-      own_product(flat, weight, bias, residual.has_value(), out);
-      return torch::stable::view(out, {batch, count, channels});
-    }
-#endif
-    const bool starts = bias || residual;
-    if (starts) fill_out(launch, bias, residual, out, 0, batch * count, dtype);
-    Tensor same = weight;
-    platform_product(flat, torch::stable::transpose(same, 0, 1), starts ? 1.0 : 0.0, out);
+  if (batch * count <= kMostRows && takes_row_product(dtype, channels, rows.size(2))) {
+    if (residual) fill_out(launch, bias, residual, out, 0, batch * count, dtype);
+    own_product(rows, weight, bias, residual.has_value(), out);
+    return out;
   }
-  return torch::stable::view(out, {batch, count, channels});
+#endif
+  const bool starts = bias || residual;
+  if (starts) fill_out(launch, bias, residual, out, 0, batch * count, dtype);
+  Tensor whole = rows, same = weight;
+  platform_product(torch::stable::view(whole, {batch * count, rows.size(2)}), torch::stable::transpose(same, 0, 1),
+                   starts ? 1.0 : 0.0, torch::stable::view(out, {batch * count, channels}));
+  return out;
 }
 
 }  // namespace sige

@@ -46,7 +46,7 @@ static DType parameter_dtype(const char* name, const Tensor& parameter, const Te
 static Tensor update_terms(const Launch& launch, const NormArguments& a, GroupStatsParams params) {
   const auto terms = static_cast<int64_t>(a.stats.size());
   const Tensor updated =  // [K, B, G, 2]
-      torch::stable::new_empty(a.packed, {terms, params.batch, params.groups, 2}, ScalarType::Double);
+      new_tensor(a.packed, {terms, params.batch, params.groups, 2}, ScalarType::Double);
   const Tensor partial = new_partial(params, a.packed);  // the terms' sums are made one after another
   params.partial = partial.mutable_data_ptr<double>();
   for (int64_t k = 0; k < terms; ++k) {
@@ -74,8 +74,8 @@ std::tuple<Tensor, Tensor> norm_affine(const Tensors& stats,              // fp6
   const Launch launch(packed);
   check_index({"norm_affine", "index", index}, launch, 0, sums.old_row_count);
 
-  const Tensor scale = torch::stable::new_empty(packed, {sums.batch, sums.channels}, ScalarType::Float);
-  const Tensor shift = torch::stable::new_empty(packed, {sums.batch, sums.channels}, ScalarType::Float);
+  const Tensor scale = new_tensor(packed, {sums.batch, sums.channels}, ScalarType::Float);
+  const Tensor shift = new_tensor(packed, {sums.batch, sums.channels}, ScalarType::Float);
   const Tensor updated = update_terms(launch, arguments, sums);
   params.stats = updated.const_data_ptr<double>();
   for (size_t k = 0; k < blend.size(); ++k) params.blend[k] = blend[k];

@@ -50,7 +50,7 @@ static OptionalTensor activate_rows(const Launch& launch, const Tensor& packed, 
   const bool transforms = params.scale || params.activation != Activation::kNone;
   const int64_t rows = params.source.packed_rows + params.source.recorded_rows;
   if (!transforms || rows >= params.out_rows * params.taps) return std::nullopt;
-  const Tensor activated = torch::stable::new_empty(packed, {packed.size(0), rows, params.source.channels});
+  const Tensor activated = new_tensor(packed, {packed.size(0), rows, params.source.channels});
   GatherParams all = params;
   all.index = nullptr;
   all.taps = 1;
@@ -65,11 +65,12 @@ static OptionalTensor activate_rows(const Launch& launch, const Tensor& packed, 
 }
 
 static void multiply_chunks(const Launch& launch, const ConvArguments& a, GatherParams params, int64_t rows_per_chunk,
-                            Tensor& out) {  // [B * N_out, C_out]
+                            Tensor& out) {  // [B, N_out, C_out]
   const int64_t rows = params.row_count;
   Tensor weight = a.weight;
+  Tensor out_rows = torch::stable::view(out, {rows, weight.size(0)});
   const Tensor weight_t = torch::stable::transpose(weight, 0, 1);  // [T * C, C_out]
-  Tensor buffer = torch::stable::new_empty(a.packed, {rows_per_chunk, weight.size(1)});
+  Tensor buffer = new_tensor(a.packed, {rows_per_chunk, weight.size(1)});
   params.out = buffer.mutable_data_ptr();
   const double beta = a.bias || a.residual ? 1.0 : 0.0;
   for (int64_t first = 0; first < rows; first += rows_per_chunk) {
@@ -78,7 +79,7 @@ static void multiply_chunks(const Launch& launch, const ConvArguments& a, Gather
     if (beta != 0.0) fill_out(launch, a.bias, a.residual, out, first, params.row_count, params.dtype);
     launch.run(device::gather, params);
     const Tensor gathered = torch::stable::narrow(buffer, 0, 0, params.row_count);
-    const Tensor target = torch::stable::narrow(out, 0, first, params.row_count);
+    const Tensor target = torch::stable::narrow(out_rows, 0, first, params.row_count);
     platform_product(gathered, weight_t, beta, target);
   }
 }
@@ -86,7 +87,7 @@ static void multiply_chunks(const Launch& launch, const ConvArguments& a, Gather
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
 // The convolution by pointers: row_product copies a block of rows at a time into its buffer, zero rows included.
 static void multiply_pieces(const Launch& launch, const ConvArguments& a, const GatherParams& params, int64_t most_rows,
-                            const Tensor& out) {  // [B * N_out, C_out]
+                            const Tensor& out) {  // [B, N_out, C_out]
   const int64_t taps = params.taps, columns = a.weight.size(0);
   // The list is as long as the rows, not as the limit: to clear 16 MB takes longer than the product of a small region.
   const int64_t rows_per_chunk = std::min(most_rows, params.row_count);
@@ -109,7 +110,7 @@ static void multiply_pieces(const Launch& launch, const ConvArguments& a, const 
 #endif
 
 static void multiply(const Launch& launch, const ConvArguments& a, const GatherParams& params, int64_t wanted_chunk,
-                     Tensor& out) {  // [B * N_out, C_out]
+                     Tensor& out) {  // [B, N_out, C_out]
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
   const bool transforms = params.scale || params.activation != Activation::kNone;
   if (!transforms && takes_row_product(params.dtype, a.weight.size(0), params.source.channels)) {
@@ -139,12 +140,12 @@ Tensor sparse_conv2d(const Tensor& packed,         // [B, N, C]
   }
   check_product(arguments, params);
   const int64_t batch = packed.size(0);
-  Tensor out = torch::stable::new_empty(packed, {batch * params.out_rows, weight.size(0)});
+  Tensor out = new_tensor(packed, {batch, params.out_rows, weight.size(0)});
   if (out.numel() > 0) {
     const OptionalTensor activated = activate_rows(launch, packed, params);
     multiply(launch, arguments, params, rows_per_chunk, out);
   }
-  return torch::stable::view(out, {batch, params.out_rows, weight.size(0)});
+  return out;
 }
 
 }  // namespace sige

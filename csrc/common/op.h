@@ -164,6 +164,32 @@ inline Activation checked_activation(const char* op, int64_t activation) {
   return static_cast<Activation>(activation);
 }
 
+// ---- allocation -----------------------------------------------------------------------------------------------
+
+// A new contiguous tensor on the device of `like`, straight from the allocator: a call through torch's dispatcher takes
+// longer than many a small kernel.
+inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  int64_t strides[8];
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    const int64_t size = sizes.begin()[d];
+    stride *= size > 1 ? size : 1;
+  }
+  int32_t device = 0, index = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  const auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides, dtype,
+                                                  device, index, &made));
+  return Tensor(made);
+}
+
+inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  return new_tensor(like, sizes, like.scalar_type());
+}
+
 // ---- device ---------------------------------------------------------------------------------------------------
 
 // Makes the tensor's device current and knows its stream; nothing to do on the CPU.

@@ -12,11 +12,11 @@
 
 namespace sige {
 
-// Writes bias + residual into `count` rows of out [rows, C_out] from row `first` on; the caller adds a product to them.
+// Writes bias + residual into `count` rows of out [..., C_out] from row `first` on; the caller adds a product to them.
 inline void fill_out(const Launch& launch, const OptionalTensor& bias,  // [C_out]
                      const OptionalTensor& residual,                    // [rows, C_out]
                      const Tensor& out, int64_t first, int64_t count, DType dtype) {
-  const int64_t channels = out.size(1);
+  const int64_t channels = out.size(out.dim() - 1);
   const int64_t offset = first * channels * static_cast<int64_t>(out.element_size());
   FillRowsParams fill{};
   fill.bias = bias ? bias->const_data_ptr() : nullptr;

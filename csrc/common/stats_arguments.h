@@ -26,7 +26,7 @@ inline GroupStatsParams row_params(const char* op, const char* name, const Tenso
 // The workspace of one sum over `params.row_count` rows: fp64 [B, ceil(N / kStatsRows), G, 2].
 inline Tensor new_partial(const GroupStatsParams& params, const Tensor& rows) {
   const int64_t blocks = ceil_div(params.row_count, kStatsRows);
-  return torch::stable::new_empty(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
+  return new_tensor(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
 }
 
 }  // namespace sige

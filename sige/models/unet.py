@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.unets.unet_2d_blocks import (
     CrossAttnDownBlock2D,
@@ -162,19 +163,19 @@ class PackedUNet:
     def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         unet = self.module
         sample: Tensor = arguments["sample"]
-        embedding = self._embedding(arguments)
+        time = F.silu(self._embedding(arguments))
         if unet.config.center_input_sample:
             sample = 2 * sample - 1.0
         x = self.first(pack(sample, packed_pass.layout), packed_pass)
         skips = [x]
         for stage in self.down:
-            x = self._down(stage, x, skips, embedding, packed_pass)
+            x = self._down(stage, x, skips, time, packed_pass)
         skips = self._controlled(skips, arguments["down_block_additional_residuals"], packed_pass)
         if self.middle is not None:
-            x = self._blocks(self.middle, x, embedding, packed_pass, middle=True)
+            x = self._blocks(self.middle, x, time, packed_pass, middle=True)
         x = self._controlled([x], [arguments["mid_block_additional_residual"]], packed_pass)[0]
         for stage in self.up:
-            x = self._up(stage, x, skips, embedding, packed_pass)
+            x = self._up(stage, x, skips, time, packed_pass)
         return self.last(x, packed_pass).rows
 
     def _embedding(self, arguments: dict[str, Any]) -> Tensor:  # [B, E]
@@ -195,21 +196,21 @@ class PackedUNet:
         return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)  # type: ignore[no-any-return]
 
     def _blocks(
-        self, stage: Stage, x: Features, embedding: Tensor, packed_pass: PackedPass, middle: bool = False
+        self, stage: Stage, x: Features, time: Tensor, packed_pass: PackedPass, middle: bool = False
     ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
             if middle and transformer is not None:
                 x = transformer(x, packed_pass)
-            x = resnet(x, packed_pass, embedding)
+            x = resnet(x, packed_pass, time)
             if not middle and transformer is not None:
                 x = transformer(x, packed_pass)
         return x
 
     def _down(
-        self, stage: Stage, x: Features, skips: list[Features], embedding: Tensor, packed_pass: PackedPass
+        self, stage: Stage, x: Features, skips: list[Features], time: Tensor, packed_pass: PackedPass
     ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
-            x = self._blocks(Stage([resnet], [transformer], None), x, embedding, packed_pass)
+            x = self._blocks(Stage([resnet], [transformer], None), x, time, packed_pass)
             skips.append(x)
         if stage.resampler is not None:
             x = stage.resampler(x, packed_pass)
@@ -217,11 +218,11 @@ class PackedUNet:
         return x
 
     def _up(
-        self, stage: Stage, x: Features, skips: list[Features], embedding: Tensor, packed_pass: PackedPass
+        self, stage: Stage, x: Features, skips: list[Features], time: Tensor, packed_pass: PackedPass
     ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
             joined = Features(torch.cat([x.rows, skips.pop().rows], dim=2), x.size)
-            x = self._blocks(Stage([resnet], [transformer], None), joined, embedding, packed_pass)
+            x = self._blocks(Stage([resnet], [transformer], None), joined, time, packed_pass)
         if stage.resampler is not None:
             x = stage.resampler(x, packed_pass, upsample_size=skips[-1].size)
         return x

@@ -43,6 +43,10 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, N, Hd, D],
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
+def _takes_op(query: Tensor) -> bool:  # [B, N, Hd, D]
+    return query.device.type != "cuda" and query.shape[3] <= LARGEST_HEAD_ON_CPU
+
+
 class SelfAttention:
     """Active queries over all positions; keys and values of the inactive ones were recorded under `key`.
 
@@ -78,7 +82,7 @@ class SelfAttention:
         recorded_key, recorded_value = (
             layers.split(packed_pass.recorded.rows(name, inactive)) for name in (self.key_name, self.value_name)
         )
-        if rows.device.type != "cuda" and query.shape[3] <= LARGEST_HEAD_ON_CPU:
+        if _takes_op(query):
             index = packed_pass.layout.keys(size, compact=not in_place)
             out = block_attention(query, key, value, recorded_key, recorded_value, index)
         elif in_place:
@@ -103,7 +107,12 @@ class CrossAttention:
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
         key, value = packed_pass.prompt.project(self.layers.key, self.layers.value, self._project)
-        out = sdpa(self.layers.split(linear(rows, self.layers.query)), key, value)
+        query = self.layers.split(linear(rows, self.layers.query))
+        if _takes_op(query):
+            tokens = packed_pass.layout.numbers(key.shape[1])  # all rows are fresh, so any may stand for recorded ones
+            out = block_attention(query, key, value, key, value, tokens)
+        else:
+            out = sdpa(query, key, value)
         return linear(out.flatten(2), self.layers.out, residual)
 
     def _project(self, text: Tensor) -> tuple[Tensor, Tensor]:  # [B, tokens, C] -> [B, tokens, Hd, D] twice

@@ -51,7 +51,11 @@ class Layout:
 
         Recorded rows are numbered by position; with `compact`, in the order of `inactive`.
         """
-        return self.read(IndexName("compact keys" if compact else "keys", size))
+        return self.numbers(size[0] * size[1]) if compact else self.read(IndexName("keys", size))
+
+    def numbers(self, count: int) -> Tensor:  # int32 [count]
+        """The numbers from 0 on."""
+        return self.read(IndexName("numbers", (count, 1)))
 
     def identity(self, size: Size) -> Tensor:  # int32 [N, 1]
         """The gather map in which each output reads its own packed row."""
@@ -84,6 +88,6 @@ _MAKERS: dict[str, Callable[[Region, IndexName], Int32Array]] = {
     "map": _map_of,
     "halo": _halo_of,
     "keys": lambda region, name: row_map(region, *name.size),
-    "compact keys": lambda region, name: _count(name.size[0] * name.size[1]),
+    "numbers": lambda region, name: _count(name.size[0]),
     "identity": lambda region, name: _count(len(region.index(*name.size)))[:, None],
 }

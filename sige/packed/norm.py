@@ -31,8 +31,8 @@ class PackedGroupNorm:
     def __call__(self, x: Features, packed_pass: PackedPass) -> Tensor:  # [B, N, C]
         """The normalised rows."""
         scale, shift = self.affine(x, packed_pass)
-        nothing = x.rows.new_empty(x.rows.shape[0], 0, x.rows.shape[2])
-        return gather(x.rows, nothing, packed_pass.layout.identity(x.size), scale, shift)
+        # The map names no recorded row, so any rows may stand for them.
+        return gather(x.rows, x.rows, packed_pass.layout.identity(x.size), scale, shift)
 
 
 def updated_affine(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sige.packed.attention import SelfAttention
@@ -36,11 +35,11 @@ class ResnetBlock:
         self,
         x: Features,
         packed_pass: PackedPass,
-        embedding: Tensor | None = None,  # [B, E]
+        time: Tensor | None = None,  # [B, E], the embedding after its SiLU, which all blocks share
     ) -> Features:
         hidden = self.first(x, packed_pass)
-        if self.time is not None and embedding is not None:
-            hidden.rows.add_(self.time(F.silu(embedding))[:, None])
+        if self.time is not None and time is not None:
+            hidden.rows.add_(self.time(time)[:, None])
         residual = x.rows if self.shortcut is None else linear(x.rows, self.shortcut)
         out = self.second(hidden, packed_pass, residual)
         if self.output_scale != 1.0:
