@@ -6,7 +6,18 @@ import argparse
 import importlib
 from pathlib import Path
 
-OPS = ("gather", "linear", "sparse_conv2d", "scatter", "blend_rows", "group_stats", "norm_affine", "block_attention")
+OPS = (
+    "gather",
+    "linear",
+    "geglu_rows",
+    "time_table",
+    "sparse_conv2d",
+    "scatter",
+    "blend_rows",
+    "group_stats",
+    "norm_affine",
+    "block_attention",
+)
 
 
 def main() -> None:

@@ -50,13 +50,17 @@ def _measure_shape(shape: tuple[int, int, int, int], dtype: str, options: Option
     def replace_and_attend() -> Tensor:
         return attend(recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
 
-    rows = (query, key, value, recorded_key, recorded_value, index)
+    rows = [rows.flatten(2) for rows in (query, key, value, recorded_key, recorded_value)]
+
+    def op(mask: Tensor | None) -> Tensor:
+        return block_attention(rows[0], rows[1], rows[2], rows[3], rows[4], index, heads, mask)
+
     timings = interleaved(
         {
             "sdpa": lambda: attend(keys, values),
             "replace": replace_and_attend,
-            "op": lambda: block_attention(*rows),
-            "half": lambda: block_attention(*rows, mask),
+            "op": lambda: op(None),
+            "half": lambda: op(mask),
         },
         options,
     )

@@ -19,12 +19,12 @@ __device__ Packed<T, kWidth> blend_vectors(const BlendRowsParams& params, int64_
   }
   float total[kWidth] = {};
 #pragma unroll
-  for (int k = 0; k < kMostTerms; ++k) {
-    if (k >= params.terms) break;
+  for (int k = 0; k < kMostTerms; ++k) {  // no way out before the last term: with one, the sums are stored in parts
+    const float weight = k < params.terms ? params.weights[k] : 0.0f;
     float lanes[kWidth];
     vectors[k].unpack(lanes);
 #pragma unroll
-    for (int lane = 0; lane < kWidth; ++lane) total[lane] += params.weights[k] * lanes[lane];
+    for (int lane = 0; lane < kWidth; ++lane) total[lane] += weight * lanes[lane];
   }
   return Vector::pack(total);
 }

@@ -16,6 +16,7 @@ constexpr int64_t kTile = 4;
 #endif
 constexpr int64_t kQueryVecs = 2;                  // vectors of queries per tile
 constexpr int64_t kQueries = kQueryVecs * kLanes;  // queries per tile; divides kAttentionBlock
+constexpr int64_t kAloneSize = 1 << 19;            // multiply-accumulates up to which one thread is faster than two
 constexpr float kLowest = -1e30f;                  // the maximum before the first score
 
 static_assert(kAttentionBlock % kQueries == 0 && kAttentionBlock % kTile == 0);
@@ -191,8 +192,9 @@ static void attend_tile(const BlockAttentionParams& params, int64_t b, int64_t h
 
 void block_attention(const BlockAttentionParams& params) {
   const int64_t tiles = ceil_div(params.queries, kQueries);
+  const int64_t work = params.batch * params.heads * params.queries * params.keys * params.head_size;
   dispatch(params.dtype, [&](auto tag) {
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (work > kAloneSize)
     for (int64_t item = 0; item < params.batch * params.heads * tiles; ++item) {
       const int64_t b = item / (params.heads * tiles);
       attend_tile<decltype(tag)>(params, b, item / tiles % params.heads, item % tiles * kQueries);

@@ -4,10 +4,12 @@
 #include "common/cpu_variant.h"
 #include "fill_rows.h"
 #include "gather.h"
+#include "geglu_rows.h"
 #include "group_stats.h"
 #include "norm_affine.h"
 #include "row_product.h"
 #include "scatter.h"
+#include "time_table.h"
 
 #define SIGE_DECLARE_KERNELS                        \
   void gather(const GatherParams& params);          \
@@ -17,6 +19,8 @@
   void group_stats(const GroupStatsParams& params); \
   void norm_affine(const NormAffineParams& params); \
   void row_product(const RowProductParams& params); \
+  void geglu_rows(const GegluRowsParams& params);   \
+  void time_table(const TimeTableParams& params);   \
   void block_attention(const BlockAttentionParams& params);
 
 namespace sige {
@@ -60,6 +64,8 @@ void fill_rows(const FillRowsParams& params) { SIGE_CALL_VARIANT(fill_rows, para
 void blend_rows(const BlendRowsParams& params) { SIGE_CALL_VARIANT(blend_rows, params); }
 void group_stats(const GroupStatsParams& params) { SIGE_CALL_VARIANT(group_stats, params); }
 void norm_affine(const NormAffineParams& params) { SIGE_CALL_VARIANT(norm_affine, params); }
+void geglu_rows(const GegluRowsParams& params) { SIGE_CALL_VARIANT(geglu_rows, params); }
+void time_table(const TimeTableParams& params) { SIGE_CALL_VARIANT(time_table, params); }
 void row_product(const RowProductParams& params) { SIGE_CALL_VARIANT(row_product, params); }
 void block_attention(const BlockAttentionParams& params) { SIGE_CALL_VARIANT(block_attention, params); }
 

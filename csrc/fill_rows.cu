@@ -14,8 +14,9 @@ __global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsPa
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   if (vector >= tiling.vectors) return;
   const int64_t channel = vector * kWidth;
+  const T* biases = params.bias ? static_cast<const T*>(params.bias) + channel : nullptr;
   float bias[kWidth] = {};
-  if (params.bias) Vector::load(static_cast<const T*>(params.bias) + channel).unpack(bias);
+  if (biases) Vector::load(biases).unpack(bias);
 
   for (int64_t block = blockIdx.x; block < tiling.blocks; block += gridDim.x) {
     const int64_t first = block * tiling.rows_per_block;
@@ -24,6 +25,7 @@ __global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsPa
     for (int64_t row = first + threadIdx.y; row < last; row += blockDim.y) {
       const int64_t offset = row * params.channels + channel;
       float lanes[kWidth] = {};
+      if (biases && params.bias_stride) Vector::load(biases + bias_offset(params, row)).unpack(bias);
       if (params.residual) Vector::load(static_cast<const T*>(params.residual) + offset).unpack(lanes);
 #pragma unroll
       for (int lane = 0; lane < kWidth; ++lane) lanes[lane] += bias[lane];
@@ -47,7 +49,7 @@ void launch_fill(const FillRowsParams& params, void* stream) {
 void fill_rows(const FillRowsParams& params, void* stream) {
   dispatch_dtype(params.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    can_vectorise<T>({params.bias, params.residual, params.out}, {params.channels})
+    can_vectorise<T>({params.bias, params.residual, params.out}, {params.channels, params.bias_stride})
         ? launch_fill<T, kVectorWidth<T>>(params, stream)
         : launch_fill<T, 1>(params, stream);
   });

@@ -40,7 +40,7 @@ static void gather_taps(const GatherParams& params, int64_t row, bool copies) {
 template <typename T>
 static void gather_rows(const GatherParams& params) {
   const bool copies = !params.scale && params.activation == Activation::kNone;
-#pragma omp parallel for schedule(static) if (params.row_count * params.taps * params.source.channels > 1 << 14)
+#pragma omp parallel for schedule(static) if (params.row_count * params.taps * params.source.channels > 1 << 16)
   for (int64_t row = 0; row < params.row_count; ++row) gather_taps<T>(params, row, copies);
 }
 

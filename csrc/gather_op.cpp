@@ -11,8 +11,7 @@ Tensor gather(const Tensor& packed,         // [B, N, C]
               int64_t activation) {
   const Launch launch(packed);
   GatherParams params = gather_params("gather", launch, packed, recorded, index, scale, shift, activation);
-  const Tensor out =
-      new_tensor(packed, {packed.size(0), params.out_rows, params.taps * params.source.channels});
+  const Tensor out = new_tensor(packed, {packed.size(0), params.out_rows, params.taps * params.source.channels});
   params.out = out.mutable_data_ptr();
   launch.run(device::gather, params);
   return out;

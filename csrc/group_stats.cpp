@@ -49,7 +49,7 @@ static void fold_channels(const GroupStatsParams& params, const float* sums,  //
 template <typename T>
 static void block_partials(const GroupStatsParams& params) {
   const int64_t blocks = ceil_div(params.row_count, kStatsRows);
-#pragma omp parallel for schedule(static) if (params.batch * params.row_count * params.channels > 1 << 14)
+#pragma omp parallel for schedule(static) if (params.batch * params.row_count * params.channels > 1 << 16)
   for (int64_t i = 0; i < params.batch * blocks; ++i) {
     const int64_t first = (i % blocks) * kStatsRows;
     const int64_t last = first + kStatsRows < params.row_count ? first + kStatsRows : params.row_count;

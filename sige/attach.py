@@ -62,6 +62,7 @@ class Attachment:
             self._walk()
         self._lay_out()
         self.original: Callable[..., Any] = part.module.forward
+        self._signature = inspect.signature(self.original)
         self._replaced = part.module.__dict__.get("forward")  # what another library had put in its place
         part.module.forward = self
 
@@ -141,7 +142,7 @@ class Attachment:
                 "or give each thread a model of its own"
             )
         changed = self.look()
-        bound = inspect.signature(self.original).bind(*args, **kwargs)
+        bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         component = self.component()
         call = Call(component, self.original, args, kwargs, bound.arguments, self.passes, changed, self.programs)

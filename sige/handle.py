@@ -18,6 +18,7 @@ from sige.packed.prompt import PromptKeys
 from sige.passes import Call, Packing, Passes, record_pass
 from sige.policies import Lockstep, Policy, Stored, Temporal
 from sige.policies.runner import Runner
+from sige.programs import Programs
 from sige.recordings import Blend, Patch, Recording, Store
 from sige.region import Region
 
@@ -86,6 +87,11 @@ class Handle:
     def totals(self) -> dict[str, Passes]:
         """The number of passes that each module has run since it was enabled, inside contexts and outside."""
         return {name: attachment.passes for name, attachment in self.attachments.items()}
+
+    @property
+    def programs(self) -> dict[str, Programs]:
+        """The programs that packed passes of each module run as; `why_not` says why there are none."""
+        return {name: attachment.programs for name, attachment in self.attachments.items()}
 
     def disable(self) -> None:
         """Gives every module its own forward and weight layout back; dense outputs are what they were, bit for bit.

@@ -161,12 +161,12 @@ def test_every_op_of_ours_has_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_block_mask_hides_pairs_from_the_count() -> None:
-    query = torch.ones(1, 100, 2, 8)
+    query = torch.ones(1, 100, 16)
     nothing = query[:, :0]
     index = torch.arange(70, dtype=torch.int32)
     mask = torch.tensor([[True, False], [True, True]])
     with count_macs(nn.Identity()) as macs:
-        sige.ops.block_attention(query, query, query, nothing, nothing, index, mask)
+        sige.ops.block_attention(query, query, query, nothing, nothing, index, 2, mask)
     assert macs.all == 2 * 2 * 8 * (64 * 64 + 36 * 70)
     assert macs.published == 0
 

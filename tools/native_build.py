@@ -25,9 +25,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
-OPS = ("gather", "linear", "sparse_conv2d", "scatter", "blend_rows", "group_stats", "norm_affine", "block_attention")
+OPS = (
+    "gather",
+    "linear",
+    "geglu_rows",
+    "time_table",
+    "sparse_conv2d",
+    "scatter",
+    "blend_rows",
+    "group_stats",
+    "norm_affine",
+    "block_attention",
+)
 # Each has a .cpp and a .cu file.
-KERNELS = ("gather", "scatter", "fill_rows", "blend_rows", "group_stats", "norm_affine", "block_attention")
+KERNELS = (
+    "gather",
+    "scatter",
+    "fill_rows",
+    "geglu_rows",
+    "time_table",
+    "blend_rows",
+    "group_stats",
+    "norm_affine",
+    "block_attention",
+)
 CPU_KERNELS = (*KERNELS, "row_product")
 CPU_VARIANTS = {"portable": (), "avx2": ("-march=x86-64-v3",), "avx512": ("-march=x86-64-v4",)}
 DEFAULT_CUDA_ARCHS = "80;86;89;90"

@@ -39,23 +39,26 @@ def fewer_keys(ratio: float) -> Iterator[None]:
     attend: Callable[..., Tensor] = vars(attention)["block_attention"]
 
     def on_fewer(
-        query: Tensor,  # [B, N, Hd, D]
-        key: Tensor,  # [B, N, Hd, D]
-        value: Tensor,  # [B, N, Hd, D]
-        recorded_key: Tensor,  # [B, M, Hd, D]
-        recorded_value: Tensor,  # [B, M, Hd, D]
+        query: Tensor,  # [B, N, C]
+        key: Tensor,  # [B, N, C]
+        value: Tensor,  # [B, N, C]
+        recorded_key: Tensor,  # [B, M, C]
+        recorded_value: Tensor,  # [B, M, C]
         index: Tensor,  # int32 [H * W]
-    ) -> Tensor:  # [B, N, Hd, D]
+        heads: int,
+    ) -> Tensor:  # [B, N, C]
+        if recorded_key is key:  # attention to the prompt, which has no recorded rows
+            return attend(query, key, value, recorded_key, recorded_value, index, heads)
         read = index[index >= key.shape[1]].long() - key.shape[1]  # recorded rows
         count = min(int(len(read) * ratio), len(read) - -(-len(read) // CELL))
         if count <= 0:
-            return attend(query, key, value, recorded_key, recorded_value, index)
+            return attend(query, key, value, recorded_key, recorded_value, index, heads)
         keys, values = (rows.index_select(1, read) for rows in (recorded_key, recorded_value))
         chosen = destinations((1, len(read)), 1, CELL, np.random.default_rng(len(read)))
-        matching = match(keys.flatten(2), chosen, count)
-        keys, values = (matching.merge(rows.flatten(2)).view(len(rows), -1, *rows.shape[2:]) for rows in (keys, values))
+        matching = match(keys, chosen, count)
+        keys, values = (matching.merge(rows) for rows in (keys, values))
         every = torch.arange(key.shape[1] + keys.shape[1], dtype=torch.int32, device=key.device)
-        return attend(query, key, value, keys, values, every)
+        return attend(query, key, value, keys, values, every, heads)
 
     vars(attention)["block_attention"] = on_fewer
     try:

@@ -12,17 +12,20 @@
 
 namespace sige {
 
-// Writes bias + residual into `count` rows of out [..., C_out] from row `first` on; the caller adds a product to them.
-inline void fill_out(const Launch& launch, const OptionalTensor& bias,  // [C_out]
-                     const OptionalTensor& residual,                    // [rows, C_out]
+// Writes bias + residual into `count` rows of out [B, N, C_out] from row `first` on; the caller adds a product to them.
+inline void fill_out(const Launch& launch, const OptionalTensor& bias,  // [C_out] or [B, C_out]
+                     const OptionalTensor& residual,                    // [B, N, C_out]
                      const Tensor& out, int64_t first, int64_t count, DType dtype) {
-  const int64_t channels = out.size(out.dim() - 1);
+  const int64_t channels = out.size(2);
   const int64_t offset = first * channels * static_cast<int64_t>(out.element_size());
   FillRowsParams fill{};
   fill.bias = bias ? bias->const_data_ptr() : nullptr;
   fill.residual = residual ? static_cast<const char*>(residual->const_data_ptr()) + offset : nullptr;
   fill.out = static_cast<char*>(out.mutable_data_ptr()) + offset;
   fill.rows = count;
+  fill.first_row = first;
+  fill.sample_rows = out.size(1);
+  fill.bias_stride = bias && bias->dim() == 2 ? bias->stride(0) : 0;
   fill.channels = channels;
   fill.dtype = dtype;
   launch.run(device::fill_rows, fill);

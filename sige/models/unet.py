@@ -29,10 +29,13 @@ from sige.models.walker import Walker
 from sige.packed.conv import PackedConv
 from sige.packed.features import Features, PackedPass
 from sige.packed.resnet import ResnetBlock
+from sige.packed.time import TimeTable
 from sige.packed.transformer import PackedTransformer
 from sige.recordings import BlendedComponent, Probe
 
 __all__ = ["PackedUNet"]
+
+Biases = dict[ResnetBlock, Tensor]  # [B, C] each: what the first convolution of each block adds
 
 REFUSED_ARGUMENTS = {
     "attention_mask": "self-attention over masked positions",
@@ -79,6 +82,8 @@ class PackedUNet:
         self.middle = None if unet.mid_block is None else self._stage(walker, unet.mid_block, UNetMidBlock2DCrossAttn)
         self.up = [self._stage(walker, block, CrossAttnUpBlock2D, UpBlock2D) for block in unet.up_blocks]
         self.last = walker.conv(unet.conv_out, Geometry.conv3x3(), unet.conv_norm_out)
+        stages = [*self.down, *([self.middle] if self.middle else []), *self.up]
+        self.times = TimeTable([resnet for stage in stages for resnet in stage.resnets])
         walker.finish()
 
     @staticmethod
@@ -163,19 +168,19 @@ class PackedUNet:
     def packed(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         unet = self.module
         sample: Tensor = arguments["sample"]
-        time = F.silu(self._embedding(arguments))
+        biases = self.times(F.silu(self._embedding(arguments)))
         if unet.config.center_input_sample:
             sample = 2 * sample - 1.0
         x = self.first(pack(sample, packed_pass.layout), packed_pass)
         skips = [x]
         for stage in self.down:
-            x = self._down(stage, x, skips, time, packed_pass)
+            x = self._down(stage, x, skips, biases, packed_pass)
         skips = self._controlled(skips, arguments["down_block_additional_residuals"], packed_pass)
         if self.middle is not None:
-            x = self._blocks(self.middle, x, time, packed_pass, middle=True)
+            x = self._blocks(self.middle, x, biases, packed_pass, middle=True)
         x = self._controlled([x], [arguments["mid_block_additional_residual"]], packed_pass)[0]
         for stage in self.up:
-            x = self._up(stage, x, skips, time, packed_pass)
+            x = self._up(stage, x, skips, biases, packed_pass)
         return self.last(x, packed_pass).rows
 
     def _embedding(self, arguments: dict[str, Any]) -> Tensor:  # [B, E]
@@ -196,21 +201,21 @@ class PackedUNet:
         return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)  # type: ignore[no-any-return]
 
     def _blocks(
-        self, stage: Stage, x: Features, time: Tensor, packed_pass: PackedPass, middle: bool = False
+        self, stage: Stage, x: Features, biases: Biases, packed_pass: PackedPass, middle: bool = False
     ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
             if middle and transformer is not None:
                 x = transformer(x, packed_pass)
-            x = resnet(x, packed_pass, time)
+            x = resnet(x, packed_pass, biases.get(resnet))
             if not middle and transformer is not None:
                 x = transformer(x, packed_pass)
         return x
 
     def _down(
-        self, stage: Stage, x: Features, skips: list[Features], time: Tensor, packed_pass: PackedPass
+        self, stage: Stage, x: Features, skips: list[Features], biases: Biases, packed_pass: PackedPass
     ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
-            x = self._blocks(Stage([resnet], [transformer], None), x, time, packed_pass)
+            x = self._blocks(Stage([resnet], [transformer], None), x, biases, packed_pass)
             skips.append(x)
         if stage.resampler is not None:
             x = stage.resampler(x, packed_pass)
@@ -218,11 +223,11 @@ class PackedUNet:
         return x
 
     def _up(
-        self, stage: Stage, x: Features, skips: list[Features], time: Tensor, packed_pass: PackedPass
+        self, stage: Stage, x: Features, skips: list[Features], biases: Biases, packed_pass: PackedPass
     ) -> Features:
         for resnet, transformer in zip(stage.resnets, stage.transformers, strict=True):
             joined = Features(torch.cat([x.rows, skips.pop().rows], dim=2), x.size)
-            x = self._blocks(Stage([resnet], [transformer], None), joined, time, packed_pass)
+            x = self._blocks(Stage([resnet], [transformer], None), joined, biases, packed_pass)
         if stage.resampler is not None:
             x = stage.resampler(x, packed_pass, upsample_size=skips[-1].size)
         return x

@@ -20,7 +20,7 @@ def sparse_conv2d(
     recorded: Tensor,  # [B, M, C]
     index: Tensor,  # int32 [N_out, T]
     weight: Tensor,  # [C_out, T * C]
-    bias: Tensor | None = None,  # [C_out]
+    bias: Tensor | None = None,  # [C_out] or [B, C_out]; the rows of the latter may lie apart
     scale: Tensor | None = None,  # fp32 [B, C]
     shift: Tensor | None = None,  # fp32 [B, C]
     activation: Activation = "none",
@@ -64,7 +64,10 @@ def _sparse_conv2d_fake(
     check_gather(op, packed, recorded, index, scale, shift, activation)
     batch, _, channels = packed.shape
     check_tensor(op, "weight", weight, packed, packed.dtype, "[C_out, T * C]", (None, index.shape[1] * channels))
-    if bias is not None:
+    if bias is not None and bias.dim() == 2:
+        gaps = bias.stride(1) == 1
+        check_tensor(op, "bias", bias, packed, packed.dtype, "[B, C_out]", (batch, weight.shape[0]), not gaps)
+    elif bias is not None:
         check_tensor(op, "bias", bias, packed, packed.dtype, "[C_out]", (weight.shape[0],))
     out_shape = (batch, index.shape[0], weight.shape[0])
     if residual is not None:
@@ -79,7 +82,7 @@ def _sparse_conv2d_reference(
     recorded: Tensor,  # [B, M, C]
     index: Tensor,  # int [N_out, T]
     weight: Tensor,  # [C_out, T * C]
-    bias: Tensor | None,  # [C_out]
+    bias: Tensor | None,  # [C_out] or [B, C_out]
     scale: Tensor | None,  # [B, C]
     shift: Tensor | None,  # [B, C]
     activation: int,
@@ -87,7 +90,9 @@ def _sparse_conv2d_reference(
     chunk_rows: int,
 ) -> Tensor:  # [B, N_out, C_out]
     gathered = _gather_reference(packed, recorded, index, scale, shift, activation)
-    product = F.linear(gathered, weight, bias)
+    product = F.linear(gathered, weight, bias if bias is None or bias.dim() == 1 else None)
+    if bias is not None and bias.dim() == 2:
+        product = product + bias[:, None]
     return product if residual is None else product + residual
 
 

@@ -32,19 +32,19 @@ class Projections:
     out: nn.Module
     heads: int
 
-    def split(self, rows: Tensor) -> Tensor:  # [B, N, Hd * D] -> [B, N, Hd, D]
-        """The rows with their channels split into heads."""
-        return rows.view(*rows.shape[:2], self.heads, rows.shape[2] // self.heads)
+    def take_op(self, query: Tensor) -> bool:  # [B, N, Hd * D]
+        """Says whether `block_attention` is the faster one for these heads."""
+        return query.device.type != "cuda" and query.shape[2] <= LARGEST_HEAD_ON_CPU * self.heads
 
-
-def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, N, Hd, D], [B, L, Hd, D] twice -> [B, N, Hd, D]
-    """PyTorch's attention on rows."""
-    query, key, value = (rows.transpose(1, 2) for rows in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-
-
-def _takes_op(query: Tensor) -> bool:  # [B, N, Hd, D]
-    return query.device.type != "cuda" and query.shape[3] <= LARGEST_HEAD_ON_CPU
+    def sdpa(
+        self,
+        query: Tensor,  # [B, N, Hd * D]
+        key: Tensor,  # [B, L, Hd * D]
+        value: Tensor,  # [B, L, Hd * D]
+    ) -> Tensor:  # [B, N, Hd * D]
+        """PyTorch's attention on rows."""
+        query, key, value = (rows.unflatten(2, (self.heads, -1)).transpose(1, 2) for rows in (query, key, value))
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 class SelfAttention:
@@ -72,25 +72,26 @@ class SelfAttention:
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
         layers = self.layers
-        query, key, value = (layers.split(linear(rows, layer)) for layer in (layers.query, layers.key, layers.value))
-        for name, new in ((self.key_name, key), (self.value_name, value)):
-            packed_pass.keep(name, new.flatten(2))
+        query, key, value = (linear(rows, layer) for layer in (layers.query, layers.key, layers.value))
+        packed_pass.keep(self.key_name, key)
+        packed_pass.keep(self.value_name, value)
         if query.shape[1] == 0:
             return residual
         in_place = packed_pass.recorded.is_one  # then the op reads the recorded rows in place and skips active ones
         inactive = None if in_place else packed_pass.layout.inactive(size)
         recorded_key, recorded_value = (
-            layers.split(packed_pass.recorded.rows(name, inactive)) for name in (self.key_name, self.value_name)
+            packed_pass.recorded.rows(name, inactive) for name in (self.key_name, self.value_name)
         )
-        if _takes_op(query):
+        if layers.take_op(query):
             index = packed_pass.layout.keys(size, compact=not in_place)
-            out = block_attention(query, key, value, recorded_key, recorded_value, index)
+            out = block_attention(query, key, value, recorded_key, recorded_value, index, layers.heads)
         elif in_place:
             active = packed_pass.layout.index(size).long()
-            out = sdpa(query, recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value))
+            keys, values = recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value)
+            out = layers.sdpa(query, keys, values)
         else:
-            out = sdpa(query, torch.cat([key, recorded_key], 1), torch.cat([value, recorded_value], 1))
-        return linear(out.flatten(2), layers.out, residual)
+            out = layers.sdpa(query, torch.cat([key, recorded_key], 1), torch.cat([value, recorded_value], 1))
+        return linear(out, layers.out, residual)
 
 
 class CrossAttention:
@@ -107,14 +108,13 @@ class CrossAttention:
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
         key, value = packed_pass.prompt.project(self.layers.key, self.layers.value, self._project)
-        query = self.layers.split(linear(rows, self.layers.query))
-        if _takes_op(query):
+        query = linear(rows, self.layers.query)
+        if self.layers.take_op(query):
             tokens = packed_pass.layout.numbers(key.shape[1])  # all rows are fresh, so any may stand for recorded ones
-            out = block_attention(query, key, value, key, value, tokens)
+            out = block_attention(query, key, value, key, value, tokens, self.layers.heads)
         else:
-            out = sdpa(query, key, value)
-        return linear(out.flatten(2), self.layers.out, residual)
+            out = self.layers.sdpa(query, key, value)
+        return linear(out, self.layers.out, residual)
 
-    def _project(self, text: Tensor) -> tuple[Tensor, Tensor]:  # [B, tokens, C] -> [B, tokens, Hd, D] twice
-        layers = self.layers
-        return layers.split(linear(text, layers.key)), layers.split(linear(text, layers.value))
+    def _project(self, text: Tensor) -> tuple[Tensor, Tensor]:  # [B, tokens, C] -> [B, tokens, Hd * D] twice
+        return linear(text, self.layers.key), linear(text, self.layers.value)

@@ -37,6 +37,7 @@ class PackedConv:
         packed_pass: PackedPass,
         residual: Tensor | None = None,  # [B, N_out, C_out]
         upsample_size: Size | None = None,  # size of the next level, where it is not twice this one
+        bias: Tensor | None = None,  # [B, C_out], in place of the layer's own
     ) -> Features:
         geometry = self.geometry
         if upsample_size is not None and upsample_size != geometry.upsampled_size(*x.size):
@@ -50,7 +51,7 @@ class PackedConv:
             packed_pass.recorded.rows(self.key, halo),
             index,
             flatten_weight(self.conv.weight),  # a view, because enable() makes the weights channels-last
-            self.conv.bias,
+            self.conv.bias if bias is None else bias,
             scale,
             shift,
             "silu" if self.norm else "none",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sige import ops
 from sige.packed.module_state import is_hooked
 
-__all__ = ["FeedForward", "linear"]
+__all__ = ["FeedForward", "is_plain", "linear"]
 
 
 def linear(
@@ -21,7 +21,7 @@ def linear(
     A plain layer goes through `ops.linear` on the CPU, and on CUDA through torch's product with its fused bias, which
     is faster there. Any other layer (an adapter, a quantised layer, one with hooks) is called itself.
     """
-    if isinstance(layer, nn.Conv2d) or (_is_plain(layer) and isinstance(layer, nn.Linear)):
+    if isinstance(layer, nn.Conv2d) or (is_plain(layer) and isinstance(layer, nn.Linear)):
         weight, bias = layer.weight.flatten(1), layer.bias
         if not rows.is_cuda:
             return ops.linear(rows.contiguous(), weight, bias, residual)
@@ -31,7 +31,8 @@ def linear(
     return out if residual is None else out.add_(residual)
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def is_plain(layer: nn.Module) -> bool:
+    """Says whether this is a linear layer whose product is all that a call of it does."""
     return type(layer) is nn.Linear and not is_hooked(layer)
 
 
@@ -47,5 +48,4 @@ class FeedForward:
         rows: Tensor,  # [B, N, C]
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
-        hidden, gate = linear(rows, self.project).chunk(2, dim=-1)
-        return linear(F.gelu(gate).mul_(hidden), self.out, residual)
+        return linear(ops.geglu_rows(linear(rows, self.project).contiguous()), self.out, residual)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from operator import eq
+from collections.abc import Iterable, Sequence
+from operator import eq, is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def _settings(adapter: nn.Module) -> list[str]:
 
 
 class Watch:
-    """Finds out whether a model has changed since the watch was made; takes a fifth of a millisecond for SDXL's UNet.
+    """Finds out whether a model has changed since the watch was made; takes one to four milliseconds for SDXL's UNet.
 
     The handle asks at every call inside a context, so the watch keeps flat lists, which Python's own loops compare.
     """
@@ -65,8 +65,10 @@ class Watch:
         self._hooks = [hooks for m in others for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._other_spaces = self._spaces[1:]
         self._seen = self._read()
-        self._parameters = [(m._parameters, name, p) for m in modules for name, p in m._parameters.items()]
-        self._weighted = [p for _, _, p in self._parameters if p is not None and not p.is_inference()]
+        self._holders = [m._parameters for m in modules for _ in m._parameters]
+        self._names = [name for m in modules for name in m._parameters]
+        self._parameters = [parameter for m in modules for parameter in m._parameters.values()]
+        self._weighted = [p for p in self._parameters if p is not None and not p.is_inference()]
         self._adapters = [m for m in modules if "merged_adapters" in m.__dict__]
         self._weights = self._read_weights()
 
@@ -75,7 +77,7 @@ class Watch:
         same_parts = all(map(eq, self._children, self._seen_children))
         return not same_parts or self._read() != self._seen
 
-    def _read(self) -> tuple[list[object], ...]:
+    def _read(self) -> tuple[Sequence[object], ...]:
         """Whose parts are others, training modes, compilation, processors, replaced forwards, hooks: in lists."""
         parts = [space["_modules"] is own for space, own in zip(self._spaces, self._children, strict=True)]
         training = [space["training"] for space in self._spaces]
@@ -87,7 +89,8 @@ class Watch:
 
     def has_other_weights(self) -> bool:
         """Says whether parameters were replaced or written to, or settings of adapters changed, since the last call."""
-        if any([kept.get(name) is not parameter for kept, name, parameter in self._parameters]):
+        now = map(dict.get, self._holders, self._names)
+        if not all(map(is_, now, self._parameters)):
             return True
         before, self._weights = self._weights, self._read_weights()
         return before != self._weights

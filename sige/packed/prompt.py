@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from sige.errors import UnsupportedError
@@ -12,7 +13,7 @@ from sige.packed.module_state import State, weights
 
 __all__ = ["PromptKeys"]
 
-KeyValue = tuple[Tensor, Tensor]  # [B, tokens, Hd, D] each
+KeyValue = tuple[Tensor, Tensor]  # [B, tokens, C] each
 
 
 @dataclass
@@ -21,14 +22,21 @@ class PromptKeys:
 
     text: Tensor | None = None  # [B, tokens, C]
     _version: int = -1
+    _copy: Tensor | None = None  # of a prompt that was made in inference mode
     _kept: dict[nn.Module, tuple[State, KeyValue]] = field(default_factory=dict)  # by the layer that makes the keys
 
     def use(self, text: Tensor) -> None:
         """Sets the prompt of the next pass; forgets all keys and values unless it is the same, unchanged tensor."""
-        version = -1 if text.is_inference() else text._version
-        if self.text is not text or self._version != version or text.is_inference():
+        if text.is_inference():  # PyTorch does not count writes to it
+            if self.text is not text or self._copy is None or not torch.equal(self._copy, text):
+                self._kept.clear()
+                on_host = text.device.type == "cpu"  # elsewhere a comparison would wait for the device
+                self._copy = text.clone() if on_host else None
+            self.text = text
+            return
+        if self.text is not text or self._version != text._version:
             self._kept.clear()
-        self.text, self._version = text, version
+        self.text, self._version = text, text._version
 
     def project(self, key: nn.Module, value: nn.Module, make: Callable[[Tensor], KeyValue]) -> KeyValue:
         """The keys and values that `make` returns for the prompt; made again after the weights of the layers change."""
@@ -42,7 +50,7 @@ class PromptKeys:
 
     def clear(self) -> None:
         """Forgets the prompt with its keys and values."""
-        self.text, self._version = None, -1
+        self.text, self._version, self._copy = None, -1, None
         self._kept.clear()
 
     def __len__(self) -> int:

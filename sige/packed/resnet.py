@@ -20,7 +20,7 @@ class ResnetBlock:
         self,
         first: PackedConv,
         second: PackedConv,
-        time: nn.Module | None,  # [B, E] -> [B, C]
+        time: nn.Module | None,  # [B, E] -> [B, C]; a `TimeTable` calls it
         shortcut: nn.Module | None,
         output_scale: float,
     ) -> None:
@@ -35,11 +35,9 @@ class ResnetBlock:
         self,
         x: Features,
         packed_pass: PackedPass,
-        time: Tensor | None = None,  # [B, E], the embedding after its SiLU, which all blocks share
+        bias: Tensor | None = None,  # [B, C], of the first convolution: its own, and what the time adds
     ) -> Features:
-        hidden = self.first(x, packed_pass)
-        if self.time is not None and time is not None:
-            hidden.rows.add_(self.time(time)[:, None])
+        hidden = self.first(x, packed_pass, bias=bias)
         residual = x.rows if self.shortcut is None else linear(x.rows, self.shortcut)
         out = self.second(hidden, packed_pass, residual)
         if self.output_scale != 1.0:

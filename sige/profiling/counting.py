@@ -65,12 +65,12 @@ def _norm_affine(args: Sequence[Any], out: Sequence[Tensor]) -> Counts:
 
 
 def _block_attention(args: Sequence[Any], out: Tensor) -> Counts:
-    query, index, mask = args[0], args[5], args[6]
+    query, index, mask = args[0], args[5], args[7]
     pairs = query.shape[1] * index.shape[0]
     if mask is not None and mask.device.type != "meta":
         pairs = _seen_pairs(mask, query.shape[1], index.shape[0])
-    batch, _, heads, size = query.shape
-    return [("self-attention", 2 * batch * heads * size * pairs)]
+    batch, _, channels = query.shape
+    return [("self-attention", 2 * batch * channels * pairs)]
 
 
 def _seen_pairs(mask: Tensor, queries: int, keys: int) -> int:  # bool [ceil(N / 64), ceil(L / 64)]
@@ -103,6 +103,8 @@ COUNTED: dict[str, Rule] = {
     "sige::gather": _gather,
     "sige::sparse_conv2d": _sparse_conv2d,
     "sige::linear": _linear,
+    "sige::time_table": lambda args, out: [("linear", args[0].numel() * sum(len(w) for w in args[1]))],
+    "sige::geglu_rows": _one_per_output("elementwise"),
     "sige::scatter": lambda args, out: [],  # moves rows
     "sige::group_stats": lambda args, out: [("statistics", args[0].numel())],
     "sige::update_group_stats": lambda args, out: [("statistics", 2 * args[3].numel())],  # old and new

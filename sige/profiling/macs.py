@@ -127,9 +127,10 @@ class _Counter(TorchDispatchMode):
                     return func._op_dk(getattr(torch._C.DispatchKey, COMPOSITE), *args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         if not self.paused:
-            weighted = self._find_owner(args)
-            if name in COUNTED:
-                self.add(COUNTED[name](args, out), weighted)
+            for part, given in _parts(name, args):
+                weighted = self._find_owner(given)
+                if part in COUNTED:
+                    self.add(COUNTED[part](given, out), weighted)
         return out
 
     def add(self, counts: Counts, weighted: bool = False) -> None:
@@ -163,6 +164,13 @@ class _Counter(TorchDispatchMode):
                 self.settle()
                 return True
         return False
+
+
+def _parts(name: str, args: tuple[Any, ...]) -> list[tuple[str, tuple[Any, ...]]]:
+    """The ops that an op stands for, with their arguments: a time table is a linear layer of each of its blocks."""
+    if name != "sige::time_table":
+        return [(name, args)]
+    return [("aten::linear", (args[0], weight)) for weight in args[1]]
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from sige.packed.features import PackedPass
 from sige.packed.layout import IndexName, Layout
 from sige.packed.module_state import is_hooked
 from sige.programs.arguments import Path, tensors_of
-from sige.programs.trace import Line, Projector, Trace, TracedComponent, TracedLayout, TracedPrompt, Untraceable
+from sige.programs.trace import Line, Projector, Trace, TracedComponent, TracedLayout, TracedPrompt, TraceError
 
 __all__ = ["Program", "traced"]
 
@@ -34,21 +35,32 @@ class Program:
     projectors: tuple[Projector, ...]
     kept: tuple[str, ...]  # keys of the new rows that it returns after the output
     _function: Callable[..., tuple[Tensor, ...]]
-    _weights: tuple[tuple[nn.Parameter, int], ...]  # with their addresses
+    _weights: list[nn.Parameter]
+    _addresses: list[int]  # of the weights
+    _maps: WeakKeyDictionary[Layout, list[Tensor]] = field(default_factory=WeakKeyDictionary)
 
     def fits(self, layout: Layout) -> bool:
         """Says whether the region's index tensors have the program's shapes, and no weight was moved."""
-        shapes = all(layout.read(name).shape == shape for name, shape in self.indices)
-        return shapes and all(weight.data_ptr() == address for weight, address in self._weights)
+        return self._maps_of(layout) is not None and [w.data_ptr() for w in self._weights] == self._addresses
+
+    def _maps_of(self, layout: Layout) -> list[Tensor] | None:
+        """The region's index tensors, None where one has another shape."""
+        found = self._maps.get(layout)
+        if found is None:
+            found = [layout.read(name) for name, _ in self.indices]
+            if any(index.shape != shape for index, (_, shape) in zip(found, self.indices, strict=True)):
+                return None
+            self._maps[layout] = found
+        return found
 
     def run(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         """The output at the active positions, as the layers would return it, bit for bit."""
         tensors = tensors_of(arguments)
-        layout, recorded = packed_pass.layout, packed_pass.recorded
+        recorded = packed_pass.recorded
         prompt = [rows for projector in self.projectors for rows in packed_pass.prompt.project(*projector)]
         output, *kept = self._function(
             [tensors[path] for path in self.paths],
-            [layout.read(name) for name, _ in self.indices],
+            self._maps_of(packed_pass.layout),
             prompt,
             recorded.read,
             recorded.weights,
@@ -66,7 +78,7 @@ def traced(
 ) -> tuple[Tensor, Program]:  # [B, N, C_out]
     """Runs the packed pass, and returns its output and the program that would compute it again."""
     if any(part is not module and is_hooked(part) for part in module.modules()):
-        raise Untraceable("a module has a hook, which must run in every pass")
+        raise TraceError("a module has a hook, which must run in every pass")
     trace = Trace(packed_pass.recorded.weights)
     trace.add_weights(module)
     others = trace.add_arguments(tensors_of(arguments))
@@ -84,12 +96,12 @@ def traced(
     for key, rows in (kept or {}).items():
         packed_pass.keep(key, rows)
     source = source_of(trace.lines, returned)
-    weights = tuple((weight, weight.data_ptr()) for weight in module.parameters())
+    weights = list(module.parameters())
     indices = tuple((name, packed_pass.layout.read(name).shape) for name in trace.indices)
     function = _compiled(source, {**trace.ops, "w": trace.constants})
     program = Program(
         source, len(trace.lines), tuple(trace.paths), indices, tuple(trace.projectors), tuple(kept or {}), function,
-        weights,
+        weights, [weight.data_ptr() for weight in weights],
     )  # fmt: skip
     return output, program
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sige.packed.features import PackedPass
 from sige.programs.arguments import as_tensors, shape_of
 from sige.programs.program import Packed, Program, traced
-from sige.programs.trace import Untraceable
+from sige.programs.trace import TraceError
 
 __all__ = ["Programs"]
 
@@ -50,7 +50,7 @@ class Programs:
                 return program.run(arguments, packed_pass)
         try:
             output, program = traced(packed, module, arguments, packed_pass)
-        except Untraceable as error:
+        except TraceError as error:
             self.why_not = str(error)
             logger.debug("packed passes of this model run layer by layer: %s", error)
             return packed(arguments, packed_pass)

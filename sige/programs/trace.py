@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,15 @@ from sige.packed.prompt import KeyValue, PromptKeys
 from sige.programs.arguments import Path
 from sige.recordings import BlendedComponent
 
-__all__ = ["Line", "Trace", "TracedComponent", "TracedLayout", "TracedPrompt", "Untraceable"]
+__all__ = ["Line", "Trace", "TracedComponent", "TracedLayout", "TracedPrompt", "TraceError"]
 
 BLENDS = {"sige::blend_rows": 1, "sige::norm_affine": 2}  # op -> place of its argument that holds the blend's weights
 SMALL = 1 << 12  # elements of a result of constants that is kept; larger ones are made anew, unless they are views
+_T = TypeVar("_T")
 Projector = tuple[nn.Module, nn.Module, Callable[[Tensor], KeyValue]]  # the arguments of `PromptKeys.project`
 
 
-class Untraceable(Exception):
+class TraceError(Exception):
     """The pass does something that a program cannot do again; the message says what."""
 
 
@@ -61,6 +62,7 @@ class Trace(TorchDispatchMode):
         self.indices: list[IndexName] = []
         self.projectors: list[Projector] = []
         self._names: Any = WeakIdKeyDictionary()  # tensor -> its expression; entries go with their tensors
+        self._storages: set[int] = set()  # of weights
         self._paused = False
         self._registers = 0
 
@@ -70,6 +72,7 @@ class Trace(TorchDispatchMode):
         """Makes the module's parameters and buffers known."""
         for tensor in (*module.parameters(), *module.buffers()):
             self._names[tensor] = self._constant(tensor)
+            self._storages.add(tensor.untyped_storage().data_ptr())
 
     def add_arguments(self, tensors: dict[Path, Tensor]) -> dict[Path, Tensor]:
         """Makes the tensors known; returns other objects for them, so that one tensor passed twice is two arguments."""
@@ -100,7 +103,7 @@ class Trace(TorchDispatchMode):
         self.projectors.append(projector)
         return others
 
-    def aside(self, action: Callable[[], Any]) -> Any:
+    def aside(self, action: Callable[[], _T]) -> _T:
         """Runs the action without writing lines."""
         before, self._paused = self._paused, True
         try:
@@ -116,7 +119,7 @@ class Trace(TorchDispatchMode):
             return func(*args, **kwargs)
         given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
         if torch.Tag.nondeterministic_seeded in func.tags and _drops(func, given):
-            raise Untraceable(f"{func} draws random numbers")
+            raise TraceError(f"{func} draws random numbers")
         reads: set[int] = set()
         place = BLENDS.get(func._schema.name)
         texts = [self._blend(value) if at == place else self._text(value, reads) for at, value in enumerate(args)]
@@ -124,9 +127,9 @@ class Trace(TorchDispatchMode):
         result = func(*args, **kwargs)
         results = list(result) if isinstance(result, tuple | list) else [] if result is None else [result]
         if not all(one is None or isinstance(one, Tensor) for one in results):
-            raise Untraceable(f"{func} gives Python a number, on which the pass may depend")
+            raise TraceError(f"{func} gives Python a number, on which the pass may depend")
         writes = func._schema.is_mutable
-        if not reads and not writes and self._is_constant(texts) and all(_is_kept(one, args) for one in results):
+        if not reads and not writes and self._is_constant(texts) and all(self._is_kept(one, args) for one in results):
             for one in results:
                 self._names[one] = self._constant(one)
             return result
@@ -147,7 +150,15 @@ class Trace(TorchDispatchMode):
             if argument.alias_info is None or not argument.alias_info.is_write or written is None:
                 continue
             if not self._text(written, set()).startswith("r"):
-                raise Untraceable(f"{func} writes to an input or to a weight")
+                raise TraceError(f"{func} writes to an input or to a weight")
+
+    def _is_kept(self, result: Tensor | None, args: Any) -> bool:
+        """Says whether a result of constants is kept: a view of them, or a few numbers that no weight is part of."""
+        if result is None:
+            return False
+        own = result.untyped_storage().data_ptr()
+        read = {value.untyped_storage().data_ptr() for value in args if isinstance(value, Tensor)}
+        return own in read or (result.numel() <= SMALL and not read & self._storages)
 
     def _is_constant(self, texts: Iterable[str]) -> bool:
         return not any(mark in text for text in texts for mark in ("a[", "m[", "p[", "blend"))
@@ -178,14 +189,14 @@ class Trace(TorchDispatchMode):
         name: str | None = self._names.get(tensor)
         if name is None:
             shape = tuple(tensor.shape)
-            raise Untraceable(f"a layer reads a tensor {shape} that is no argument, no weight, nor was recorded")
+            raise TraceError(f"a layer reads a tensor {shape} that is no argument, no weight, nor was recorded")
         if name.startswith("r"):
             reads.add(int(name[1:]))
         return name
 
     def _blend(self, weights: list[float]) -> str:
         if weights != self.weights:
-            raise Untraceable(f"a blend of {len(self.weights)} recordings is summed in parts")
+            raise TraceError(f"a blend of {len(self.weights)} recordings is summed in parts")
         return "blend"
 
     def _constant(self, value: Any) -> str:
@@ -197,7 +208,7 @@ class Trace(TorchDispatchMode):
         reads: set[int] = set()
         self._name(tensor, reads)
         if not reads:
-            raise Untraceable("the pass returns one of its inputs")
+            raise TraceError("the pass returns one of its inputs")
         return reads.pop()
 
     def _op(self, func: Any) -> str:
@@ -209,14 +220,6 @@ class Trace(TorchDispatchMode):
 def _drops(func: Any, given: dict[str, Any]) -> bool:
     """Says whether an op that may draw random numbers does: attention draws only where it drops some."""
     return all(argument.name != "dropout_p" for argument in func._schema.arguments) or given.get("dropout_p", 0.0) > 0
-
-
-def _is_kept(result: Tensor | None, args: Any) -> bool:
-    """Says whether a result of constants is kept: it takes no memory, or little."""
-    if result is None:
-        return False
-    own = result.untyped_storage().data_ptr()
-    return result.numel() <= SMALL or any(isinstance(a, Tensor) and a.untyped_storage().data_ptr() == own for a in args)
 
 
 @dataclass(frozen=True)

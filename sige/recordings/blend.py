@@ -128,4 +128,3 @@ class BlendedComponent:
         for output, weight in rest:
             total.add_(output, alpha=weight)
         return total
-

@@ -75,8 +75,7 @@ def test_keys_of_the_prompt_are_computed_once_while_the_prompt_stays() -> None:
             assert projected == count and relative_error(out, dense) <= RELATIVE_ERROR
 
 
-def test_a_prompt_made_in_inference_mode_is_never_taken_for_unchanged() -> None:
-    """PyTorch does not count writes to such a tensor, so each pass computes its keys."""
+def test_a_prompt_made_in_inference_mode_is_compared_because_writes_to_it_are_not_counted() -> None:
     model = sd15()
     x = torch.randn(1, 4, 16, 16)
     with torch.inference_mode(), sige.enable(model) as handle:
@@ -84,7 +83,11 @@ def test_a_prompt_made_in_inference_mode_is_never_taken_for_unchanged() -> None:
         dense = model(x, 5, other).sample
         with handle.record():
             model(x, 5, text)
-        with handle.edit(Region.full(128, 128)):
-            model(x, 5, text)
+        with handle.edit(Region.full(128, 128)), projections(model) as ran:
+            count = int(ran.pop())
+            for expected in (count, 0, 0):
+                ran.clear()
+                model(x, 5, text)
+                assert len(ran) == expected
             text.copy_(other)
             assert relative_error(model(x, 5, text).sample, dense) <= RELATIVE_ERROR

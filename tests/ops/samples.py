@@ -79,7 +79,11 @@ def _sparse_conv2d_samples(dtype: torch.dtype) -> list[Arguments]:
         weight = (torch.randn(out_channels, taps * channels) * (taps * channels) ** -0.5).to(dtype)
         bias = torch.randn(out_channels).to(dtype) if i % 4 < 2 else None
         residual = torch.randn(batch, rows, out_channels).to(dtype) if i % 3 < 2 else None
-        samples.append((packed, recorded, index, weight, bias, scale, shift, activation, residual, (0, 3, 1000)[i % 3]))
+        rest = (scale, shift, activation, residual, (0, 3, 1000)[i % 3])
+        samples.append((packed, recorded, index, weight, bias, *rest))
+        if i % 2:
+            of_samples = torch.randn(batch, out_channels + 24).to(dtype)[:, 16 : out_channels + 16]  # rows lie apart
+            samples.append((packed, recorded, index, weight, of_samples, *rest))
     return samples
 
 
@@ -99,6 +103,26 @@ def _linear_samples(dtype: torch.dtype) -> list[Arguments]:
         bias, residual = torch.randn(out_channels).to(dtype), torch.randn(batch, rows, out_channels).to(dtype)
         samples += [(inputs, weight, bias, residual), (inputs, weight, bias, None), (inputs, weight, None, residual)]
         samples.append((inputs, weight, None, None))
+    return samples
+
+
+def _geglu_rows_samples(dtype: torch.dtype) -> list[Arguments]:
+    shapes = ((2, 7, 40), (1, 1, 2), (2, 0, 16), (1, 33, 600), (1, 3, 0))
+    return [((torch.randn(shape) * 3).to(dtype),) for shape in shapes]
+
+
+def _time_table_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for batch, size, channels in (
+        (2, 20, (5, 1, 9)),
+        (1, 64, (40,)),
+        (3, 16, (0, 3)),
+        (0, 8, (2,)),
+        (2, 300, (8,) * 17),
+    ):
+        weights = [(torch.randn(c, size) * size**-0.5).to(dtype) for c in channels]
+        biases, added = ([torch.randn(c).to(dtype) for c in channels] for _ in range(2))
+        samples.append((torch.randn(batch, size).to(dtype), weights, biases, added))
     return samples
 
 
@@ -204,12 +228,12 @@ def _block_attention_samples(dtype: torch.dtype) -> list[Arguments]:
         (2, 0, 8, 4, 4, 2, 16),
         (1, 20, 70, 20, 60, 1, 512),
     ):
-        query = torch.randn(batch, queries, heads, size).to(dtype)
-        key, value = (torch.randn(batch, fresh, heads, size).to(dtype) for _ in range(2))
-        recorded_key, recorded_value = (torch.randn(batch, recorded, heads, size).to(dtype) for _ in range(2))
+        query = torch.randn(batch, queries, heads * size).to(dtype)
+        key, value = (torch.randn(batch, fresh, heads * size).to(dtype) for _ in range(2))
+        recorded_key, recorded_value = (torch.randn(batch, recorded, heads * size).to(dtype) for _ in range(2))
         index = _index((keys,), -1, fresh + recorded)
         mask = torch.rand(-(-queries // 64), -(-keys // 64)) > 0.4
-        rows = (query, key, value, recorded_key, recorded_value, index)
+        rows = (query, key, value, recorded_key, recorded_value, index, heads)
         samples.append((*rows, None, size**-0.5))
         samples.append((*rows, mask, 1.5 * size**-0.5))
     return samples
@@ -219,6 +243,8 @@ _SAMPLES = {
     "gather": _gather_samples,
     "sparse_conv2d": _sparse_conv2d_samples,
     "linear": _linear_samples,
+    "geglu_rows": _geglu_rows_samples,
+    "time_table": _time_table_samples,
     "scatter": _scatter_samples,
     "group_stats": _group_stats_samples,
     "update_group_stats": _update_group_stats_samples,

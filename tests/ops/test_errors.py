@@ -18,12 +18,16 @@ NAMES = {
     "gather": GATHER,
     "sparse_conv2d": (*GATHER[:3], "weight", "bias", *GATHER[3:], "residual", "chunk_rows"),
     "linear": ("rows", "weight", "bias", "residual"),
+    "geglu_rows": ("rows",),
+    "time_table": ("time", "weights", "biases", "added"),
     "scatter": ("dense", "packed", "index", "residual"),
     "group_stats": ("rows", "groups"),
     "update_group_stats": ("stats", "recorded", "index", "packed"),
     "blend_rows": ("rows", "weights", "index"),
     "norm_affine": ("stats", "recorded", "blend", "index", "packed", "weight", "bias", "eps"),
-    "block_attention": (*("query", "key", "value", "recorded_key", "recorded_value", "index", "block_mask", "scale"),),
+    "block_attention": (
+        *("query", "key", "value", "recorded_key", "recorded_value", "index", "heads", "block_mask", "scale"),
+    ),
 }
 
 
@@ -56,6 +60,8 @@ MISTAKES = [
     Mistake("gather", "activation", 2, "activation is 2, expected 0 (none) or 1 (silu)"),
     Mistake("sparse_conv2d", "weight", torch.zeros(12, 7), "weight has shape [12, 7], expected [C_out, T * C]"),
     Mistake("sparse_conv2d", "bias", torch.zeros(1), "bias has shape [1], expected [C_out]"),
+    Mistake("sparse_conv2d", "bias", torch.zeros(1, 12), "bias has shape [1, 12], expected [B, C_out] = [2, 12]"),
+    Mistake("sparse_conv2d", "bias", torch.zeros(12, 2).t(), "bias has strides [1, 2] for shape [2, 12]"),
     Mistake(
         "sparse_conv2d", "residual", torch.zeros(1, 1, 1), "residual has shape [1, 1, 1], expected [B, N_out, C_out]"
     ),
@@ -64,6 +70,12 @@ MISTAKES = [
     Mistake("linear", "bias", torch.zeros(1), "bias has shape [1], expected [C_out] = [12]"),
     Mistake("linear", "rows", torch.zeros(2, 7, 64)[..., ::2], "rows has strides [448, 64, 2] for shape [2, 7, 32]"),
     Mistake("linear", "residual", torch.zeros(2, 7, 12).half(), "residual has dtype float16, expected float32"),
+    Mistake("geglu_rows", "rows", torch.zeros(2, 3), "rows has shape [2, 3], expected [B, N, 2 C]"),
+    Mistake("geglu_rows", "rows", torch.zeros(2, 3, 5), "rows has 5 channels, expected an even number"),
+    Mistake("time_table", "weights", [], "weights has 0 tensors, expected 1 to 64"),
+    Mistake("time_table", "biases", [torch.zeros(5)], "biases has 1 entries, expected 3 like weights"),
+    Mistake("time_table", "added", [torch.zeros(5)] * 3, "added[1] has shape [5], expected [C] = [1]"),
+    Mistake("time_table", "time", torch.zeros(2, 21), "weights[0] has shape [5, 20], expected [C, E] = [any, 21]"),
     Mistake("scatter", "dense", torch.zeros(2, 4, 35), "dense has shape [2, 4, 35], expected [B, C, H, W]"),
     Mistake(
         "scatter", "packed", torch.zeros(2, 12, 5), "packed has shape [2, 12, 5], expected [B, N, C] = [2, any, 4]"
@@ -99,9 +111,9 @@ MISTAKES = [
     ),
     Mistake("norm_affine", "index", torch.zeros(71, dtype=torch.int32), "index has shape [71], expected [N] = [70]"),
     Mistake("norm_affine", "weight", torch.zeros(1), "weight has shape [1], expected [C] = [64]"),
-    Mistake(
-        "block_attention", "value", torch.zeros(2, 69, 3, 40), "value has shape [2, 69, 3, 40], expected [B, K, Hd, D]"
-    ),
+    Mistake("block_attention", "value", torch.zeros(2, 69, 120), "value has shape [2, 69, 120], expected [B, K, C]"),
+    Mistake("block_attention", "heads", 7, "heads is 7, expected a divisor of the 120 channels of query"),
+    Mistake("block_attention", "heads", 0, "heads is 0, expected a divisor"),
     Mistake(
         "block_attention",
         "block_mask",
@@ -135,7 +147,7 @@ MISTAKES = [
     ),
     Mistake("norm_affine", "stats", list(torch.zeros(3, 2, 32, 2)), "stats[0] has dtype float32, expected float64"),
     Mistake("norm_affine", "bias", torch.zeros(64).half(), "bias has dtype float16, expected float32"),
-    Mistake("block_attention", "key", torch.zeros(2, 70, 3, 40).half(), "key has dtype float16, expected float32"),
+    Mistake("block_attention", "key", torch.zeros(2, 70, 120).half(), "key has dtype float16, expected float32"),
     # strides
     Mistake(
         "gather", "packed", torch.zeros(2, 20, 7).transpose(1, 2), "packed has strides [140, 1, 7] for shape [2, 7, 20]"

@@ -177,9 +177,10 @@ def test_attention_over_the_row_map_is_dense_attention(backend: TestedBackend, r
     mixed = old.index_copy(2, active, new[:, :, active])
     query, key, value = (rows.transpose(1, 2) for rows in mixed.double())
     expected = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)[:, active]
-    fresh = [rows.contiguous() for rows in new[:, :, active]]
+    fresh = [rows.contiguous().flatten(2) for rows in new[:, :, active]]
     index = torch.tensor(row_map(region, height, width))
-    arguments = (*fresh, old[1].contiguous(), old[2].contiguous(), index)
-    out = backend("block_attention", *(value.to(backend.device) for value in arguments), None, 8**-0.5)
+    arguments = (*fresh, old[1].flatten(2).contiguous(), old[2].flatten(2).contiguous(), index)
+    out = backend("block_attention", *(value.to(backend.device) for value in arguments), 2, None, 8**-0.5)
     assert out is not None
+    expected = expected.flatten(2)
     assert_close(out, expected, torch.float32)
