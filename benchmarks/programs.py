@@ -96,7 +96,7 @@ def measure(name: str, runs: int) -> list[Row]:
 
             def packed(as_program: bool, terms: list[Any] = terms) -> Callable[[], object]:
                 def run() -> None:
-                    os.environ["SIGE_PROGRAMS"] = str(int(as_program))
+                    os.environ["SIGE_PROGRAMS"] = str(int(as_program))  # 1: from the third pass on
                     with handle.edit(region, blend=terms):
                         call(sample)
 
@@ -111,7 +111,7 @@ def measure(name: str, runs: int) -> list[Row]:
                 {
                     "model": name,
                     "recordings": blend,
-                    "lines": handle.programs["unet"].programs[-1].ops,
+                    "lines": len(handle.programs["unet"].programs[-1].lines),
                     "dense ms": times["dense"],
                     "layers ms": times["layers"],
                     "program ms": times["program"],

@@ -1,4 +1,4 @@
-"""A program: the op calls of one packed pass as Python source without branches, compiled once and run again."""
+"""A program: the op calls of one packed pass as a flat list, traced once and run again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from sige.packed.features import PackedPass
 from sige.packed.layout import IndexName, Layout
 from sige.packed.module_state import is_hooked
 from sige.programs.arguments import Path, tensors_of
-from sige.programs.trace import Line, Projector, Trace, TracedComponent, TracedLayout, TracedPrompt, TraceError
+from sige.programs.trace import (
+    BLEND,
+    READ,
+    Line,
+    Projector,
+    Trace,
+    TracedComponent,
+    TracedLayout,
+    TracedPrompt,
+    TraceError,
+)
 
 __all__ = ["Program", "traced"]
 
@@ -28,46 +38,83 @@ class Program:
     It holds weights, but nothing that a pass computed.
     """
 
-    source: str
-    ops: int
-    paths: tuple[Path, ...]  # of the arguments that it reads
-    indices: tuple[tuple[IndexName, torch.Size], ...]
-    projectors: tuple[Projector, ...]
-    kept: tuple[str, ...]  # keys of the new rows that it returns after the output
-    _function: Callable[..., tuple[Tensor, ...]]
-    _weights: list[nn.Parameter]
-    _addresses: list[int]  # of the weights
+    lines: tuple[Line, ...]
+    forgets: tuple[tuple[int, ...], ...]  # for each line the slots that no later line reads
+    slots: tuple[Any, ...]  # what is kept in each slot; None where it is filled at each run
+    paths: dict[int, Path]  # of the arguments, by the slot that is filled
+    indices: tuple[tuple[int, IndexName, torch.Size], ...]
+    projectors: dict[tuple[int, int], Projector]
+    returned: int
+    kept: dict[str, int]  # the slots of the new rows, where the pass keeps them
+    weights: list[tuple[nn.Parameter, int]]  # with their addresses
     _maps: WeakKeyDictionary[Layout, list[Tensor]] = field(default_factory=WeakKeyDictionary)
 
     def fits(self, layout: Layout) -> bool:
         """Says whether the region's index tensors have the program's shapes, and no weight was moved."""
-        return self._maps_of(layout) is not None and [w.data_ptr() for w in self._weights] == self._addresses
+        return self._maps_of(layout) is not None and all([w.data_ptr() == address for w, address in self.weights])
 
     def _maps_of(self, layout: Layout) -> list[Tensor] | None:
         """The region's index tensors, None where one has another shape."""
         found = self._maps.get(layout)
         if found is None:
-            found = [layout.read(name) for name, _ in self.indices]
-            if any(index.shape != shape for index, (_, shape) in zip(found, self.indices, strict=True)):
+            found = [layout.read(name) for _, name, _ in self.indices]
+            if any(index.shape != shape for index, (*_, shape) in zip(found, self.indices, strict=True)):
                 return None
             self._maps[layout] = found
         return found
 
     def run(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         """The output at the active positions, as the layers would return it, bit for bit."""
-        tensors = tensors_of(arguments)
-        recorded = packed_pass.recorded
-        prompt = [rows for projector in self.projectors for rows in packed_pass.prompt.project(*projector)]
-        output, *kept = self._function(
-            [tensors[path] for path in self.paths],
-            self._maps_of(packed_pass.layout),
-            prompt,
-            recorded.read,
-            recorded.weights,
-        )
-        for key, rows in zip(self.kept, kept, strict=True):
-            packed_pass.keep(key, rows)
+        slots = self._filled(arguments, packed_pass)
+        for line, forgotten in zip(self.lines, self.forgets, strict=True):
+            result = line.call(*[slots[slot] for slot in line.reads])
+            if line.unpacks:
+                for slot, one in zip(line.fills, result, strict=True):
+                    slots[slot] = one
+            elif line.fills:
+                slots[line.fills[0]] = result
+            del result
+            for slot in forgotten:
+                slots[slot] = None
+        for key, slot in self.kept.items():
+            packed_pass.keep(key, slots[slot])
+        output: Tensor = slots[self.returned]
         return output
+
+    def _filled(self, arguments: dict[str, Any], packed_pass: PackedPass) -> list[Any]:
+        """The slots as a run begins with them."""
+        slots = list(self.slots)
+        slots[READ], slots[BLEND] = packed_pass.recorded.read, packed_pass.recorded.weights
+        tensors = tensors_of(arguments)
+        for slot, path in self.paths.items():
+            slots[slot] = tensors[path]
+        for (slot, *_), index in zip(self.indices, self._maps_of(packed_pass.layout) or (), strict=True):
+            slots[slot] = index
+        for (key, value), projector in self.projectors.items():
+            slots[key], slots[value] = packed_pass.prompt.project(*projector)
+        return slots
+
+    @property
+    def source(self) -> str:
+        """The program as text, a line for each call."""
+        names = {READ: "recorded", BLEND: "blend"}
+        names |= {slot: ".".join(map(str, path)) for slot, path in self.paths.items()}
+        names |= {slot: f"{name.kind}{slot}" for slot, name, _ in self.indices}
+        names |= {slot: f"prompt{slot}" for pair in self.projectors for slot in pair}
+        return "\n".join(_text(line, names, self.slots) for line in self.lines)
+
+
+def _text(line: Line, names: dict[int, str], slots: tuple[Any, ...]) -> str:
+    def name(slot: int) -> str:
+        if slot in names:
+            return names[slot]
+        value = slots[slot]
+        return f"w{slot}" if isinstance(value, Tensor) else f"r{slot}" if slot in made else repr(value)
+
+    made = {slot for slot in (*line.reads, *line.fills) if slots[slot] is None}
+    made -= {slot for slot in line.reads if slot in names}
+    results = ", ".join(map(name, line.fills))
+    return f"{results}{' = ' if results else ''}{line.name}({', '.join(map(name, line.reads))})"
 
 
 def traced(
@@ -77,32 +124,38 @@ def traced(
     packed_pass: PackedPass,
 ) -> tuple[Tensor, Program]:  # [B, N, C_out]
     """Runs the packed pass, and returns its output and the program that would compute it again."""
-    if any(part is not module and is_hooked(part) for part in module.modules()):
+    parts = list(module.modules())
+    if any(map(is_hooked, parts[1:])):
         raise TraceError("a module has a hook, which must run in every pass")
+    weights = [weight for part in parts for weight in part._parameters.values() if weight is not None]
+    buffers = [buffer for part in parts for buffer in part._buffers.values() if buffer is not None]
     trace = Trace(packed_pass.recorded.weights)
-    trace.add_weights(module)
+    trace.add_weights([*weights, *buffers])
     others = trace.add_arguments(tensors_of(arguments))
-    kept: dict[str, Tensor] | None = None if packed_pass.kept is None else {}
+    kept: dict[str, Tensor] = {}
     watched = PackedPass(
         TracedLayout(packed_pass.layout, trace),
         TracedComponent(packed_pass.recorded.name, packed_pass.recorded.terms, trace),
         packed_pass.exact_statistics,
         TracedPrompt(packed_pass.prompt, trace),
-        kept,
+        None if packed_pass.kept is None else kept,
     )
     with trace:
         output = packed(_with(arguments, others), watched)
-    returned = [trace.register_of(rows) for rows in (output, *(kept or {}).values())]
-    for key, rows in (kept or {}).items():
+    for key, rows in kept.items():
         packed_pass.keep(key, rows)
-    source = source_of(trace.lines, returned)
-    weights = list(module.parameters())
-    indices = tuple((name, packed_pass.layout.read(name).shape) for name in trace.indices)
-    function = _compiled(source, {**trace.ops, "w": trace.constants})
+    returned, slots = trace.slot_of(output), {key: trace.slot_of(rows) for key, rows in kept.items()}
     program = Program(
-        source, len(trace.lines), tuple(trace.paths), indices, tuple(trace.projectors), tuple(kept or {}), function,
-        weights, [weight.data_ptr() for weight in weights],
-    )  # fmt: skip
+        lines=tuple(trace.lines),
+        forgets=_forgotten(trace.lines, {returned, *slots.values()}),
+        slots=tuple(trace.slots),
+        paths=trace.paths,
+        indices=tuple((slot, name, packed_pass.layout.read(name).shape) for slot, name in trace.indices.items()),
+        projectors=trace.projectors,
+        returned=returned,
+        kept=slots,
+        weights=[(weight, weight.data_ptr()) for weight in weights],
+    )
     return output, program
 
 
@@ -117,23 +170,11 @@ def _with(value: Any, others: dict[Path, Tensor], path: Path = ()) -> Any:
     return value
 
 
-def source_of(lines: list[Line], returned: list[int]) -> str:
-    """The lines as a function that forgets each tensor after its last reader, as the layers do."""
-    last = {register: at for at, line in enumerate(lines) for register in line.reads}
-    keep = set(returned)
-    text = ["def program(a, m, p, read, blend):"]
-    for at, line in enumerate(lines):
-        results = ", ".join(f"r{one}" if one in last or one in keep else "_" for one in line.results)
-        comma = "," if line.unpacks and len(line.results) == 1 else ""
-        text.append(f"    {results}{comma} = {line.code}" if results else f"    {line.code}")
-        done = [f"r{one}" for one in sorted(line.reads) if last[one] == at and one not in keep]
-        if done:
-            text.append(f"    del {', '.join(done)}")
-    text.append(f"    return {', '.join(f'r{one}' for one in returned)},")
-    return "\n".join(text)
-
-
-def _compiled(source: str, names: dict[str, Any]) -> Callable[..., tuple[Tensor, ...]]:
-    exec(compile(source, "<a packed pass>", "exec"), names)  # noqa: S102  the source is made above, of op names
-    function: Callable[..., tuple[Tensor, ...]] = names["program"]
-    return function
+def _forgotten(lines: list[Line], kept: set[int]) -> tuple[tuple[int, ...], ...]:
+    """For each line the slots that lines fill and no later line reads: a tensor lives as long as among the layers."""
+    filled = {slot for line in lines for slot in line.fills} - kept
+    last = {slot: at for at, line in enumerate(lines) for slot in (*line.fills, *line.reads)}
+    forgotten: list[list[int]] = [[] for _ in lines]
+    for slot in filled:
+        forgotten[last[slot]].append(slot)
+    return tuple(map(tuple, forgotten))

@@ -6,6 +6,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,59 +19,78 @@ from sige.programs.trace import TraceError
 
 __all__ = ["Programs"]
 
-MOST = 8  # programs of a component
+MOST = 8  # programs of a component, and of kinds of passes
+PAYS_AFTER = 8  # passes of a kind: a trace takes as long as eight of them save, on the embedded model and on SDXL alike
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Kind:
+    """The passes that may share programs: how many there were, and the programs, the latest first."""
+
+    passes: int = 0
+    programs: list[Program] = field(default_factory=list)
+
+
 class Programs:
-    """Runs packed passes. One that comes a second time is traced, and from then on runs as a program."""
+    """Runs packed passes: the first of a kind layer by layer, then one is traced, and later ones run as its program."""
 
     def __init__(self) -> None:
         self.why_not = ""  # the reason of the last pass that could not be traced
-        self._kept: OrderedDict[Hashable, list[Program] | None] = OrderedDict()  # None: seen once
+        self._kinds: OrderedDict[Hashable, Kind] = OrderedDict()
 
     def clear(self) -> None:
         """Forgets every program: weights or modules have changed."""
-        self._kept.clear()
+        self._kinds.clear()
         self.why_not = ""
 
     def run(self, packed: Packed, module: nn.Module, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:
         """The output [B, N, C_out] of the packed pass: by a program, if there can be one, and else by the layers."""
-        if not _wanted(arguments["sample"]) or self.why_not:
+        after = _pays_after(arguments["sample"])
+        if after is None or self.why_not:
             return packed(arguments, packed_pass)
         arguments = as_tensors(arguments)
-        key = _key(arguments, packed_pass)
-        if key not in self._kept:
-            self._keep(key, None)
-            return packed(arguments, packed_pass)
-        found = self._kept[key] or []
-        self._kept.move_to_end(key)
-        for program in found:
+        kind = self._kind(_key(arguments, packed_pass))
+        for program in kind.programs:
             if program.fits(packed_pass.layout):
                 return program.run(arguments, packed_pass)
+        kind.passes += 1
+        if kind.passes <= after:
+            return packed(arguments, packed_pass)
         try:
             output, program = traced(packed, module, arguments, packed_pass)
         except TraceError as error:
             self.why_not = str(error)
             logger.debug("packed passes of this model run layer by layer: %s", error)
             return packed(arguments, packed_pass)
-        self._keep(key, [program, *found][:MOST])
+        kind.programs = [program, *kind.programs][:MOST]
+        kind.passes = 0
         return output
 
-    def _keep(self, key: Hashable, programs: list[Program] | None) -> None:
-        self._kept[key] = programs
-        while len(self._kept) > MOST:
-            self._kept.popitem(last=False)
+    def _kind(self, key: Hashable) -> Kind:
+        kind = self._kinds.setdefault(key, Kind())
+        self._kinds.move_to_end(key)
+        while len(self._kinds) > MOST:
+            self._kinds.popitem(last=False)
+        return kind
 
     @property
     def programs(self) -> list[Program]:
         """The programs that are kept."""
-        return [program for some in self._kept.values() for program in some or []]
+        return [program for kind in self._kinds.values() for program in kind.programs]
 
 
-def _wanted(sample: Tensor) -> bool:
-    """Says whether passes may run as programs: on real tensors, unless SIGE_PROGRAMS=0."""
-    return os.environ.get("SIGE_PROGRAMS", "1") != "0" and type(sample) is Tensor and sample.device.type != "meta"
+def _pays_after(sample: Tensor) -> int | None:
+    """After how many passes of a kind a program pays; None where passes never run as programs.
+
+    `SIGE_PROGRAMS` is `auto`, `0` for never, or another number of passes. A GPU waits for Python from the start.
+    """
+    if type(sample) is not Tensor or sample.device.type == "meta":
+        return None
+    said = os.environ.get("SIGE_PROGRAMS", "auto")
+    if said.isdecimal():
+        return int(said) or None
+    return PAYS_AFTER if sample.device.type == "cpu" else 1
 
 
 def _key(arguments: dict[str, Any], packed_pass: PackedPass) -> Hashable:

@@ -1,36 +1,40 @@
 """A trace: it watches one packed pass, and writes down each op that is called as a line of a program.
 
-    tensor that an op reads        where the program finds it
-    the call's arguments           a[i], by their path
-    index tensors of the region    m[i], by their name in the layout
-    recorded rows and sums         read(kind, term, key), when the pass reads them: some are decoded only then
-    the prompt's keys and values   p[i], computed once per prompt
-    weights, and views of them     w[i], kept: a program ends when weights change
-    what another op returned       r7
+    value that an op reads         the slot where the program finds it
+    the call's arguments           filled at each run, by their path
+    index tensors of the region    filled at each run, by their name in the layout
+    the prompt's keys and values   filled at each run, computed once per prompt
+    weights of the blend           filled at each run
+    recorded rows and sums         filled by a line, when the pass reads them: some are decoded only then
+    what another op returned       filled by its line
+    weights, views of them         kept: a program ends when weights change
+    numbers, shapes, dtypes        kept
 
 Whatever else an op reads is a tensor that Python made out of sight; then there is no program.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from sige.packed.layout import IndexName, Layout
 from sige.packed.prompt import KeyValue, PromptKeys
 from sige.programs.arguments import Path
 from sige.recordings import BlendedComponent
 
-__all__ = ["Line", "Trace", "TracedComponent", "TracedLayout", "TracedPrompt", "TraceError"]
+__all__ = ["Line", "Trace", "TraceError", "TracedComponent", "TracedLayout", "TracedPrompt"]
 
 BLENDS = {"sige::blend_rows": 1, "sige::norm_affine": 2}  # op -> place of its argument that holds the blend's weights
 SMALL = 1 << 12  # elements of a result of constants that is kept; larger ones are made anew, unless they are views
+READ, BLEND = 0, 1  # slots: the function that reads recordings, the weights of the blend
 _T = TypeVar("_T")
 Projector = tuple[nn.Module, nn.Module, Callable[[Tensor], KeyValue]]  # the arguments of `PromptKeys.project`
 
@@ -39,14 +43,15 @@ class TraceError(Exception):
     """The pass does something that a program cannot do again; the message says what."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Line:
-    """One line of a program: `results = code`."""
+    """One line of a program: it calls something with what lies in some slots, and fills others with the result."""
 
-    results: list[int]  # registers
-    code: str
-    reads: set[int]  # registers
-    unpacks: bool = False  # the code returns a tuple
+    call: Callable[..., Any]
+    name: str
+    reads: tuple[int, ...]
+    fills: tuple[int, ...]
+    unpacks: bool = False  # the call returns a tuple
 
 
 class Trace(TorchDispatchMode):
@@ -55,53 +60,48 @@ class Trace(TorchDispatchMode):
     def __init__(self, weights: list[float]) -> None:  # of the blend
         super().__init__()
         self.weights = weights
+        self.slots: list[Any] = [None, None]  # what is kept in each; None where it is filled at each run
         self.lines: list[Line] = []
-        self.constants: list[Any] = []
-        self.ops: dict[str, Any] = {}  # name in the program -> op
-        self.paths: list[Path] = []
-        self.indices: list[IndexName] = []
-        self.projectors: list[Projector] = []
-        self._names: Any = WeakIdKeyDictionary()  # tensor -> its expression; entries go with their tensors
+        self.paths: dict[int, Path] = {}  # by the slot that is filled
+        self.indices: dict[int, IndexName] = {}
+        self.projectors: dict[tuple[int, int], Projector] = {}
+        self._slot_of: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by the tensor's id, which may be used again
+        self._kept: set[int] = set()  # slots of constants
+        self._numbers: dict[Any, int] = {}  # slots of constants that are no tensors
         self._storages: set[int] = set()  # of weights
         self._paused = False
-        self._registers = 0
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
 
-    def add_weights(self, module: nn.Module) -> None:
-        """Makes the module's parameters and buffers known."""
-        for tensor in (*module.parameters(), *module.buffers()):
-            self._names[tensor] = self._constant(tensor)
+    def add_weights(self, weights: Iterable[Tensor]) -> None:
+        """Makes parameters and buffers known."""
+        for tensor in weights:
+            self._keep(tensor)
             self._storages.add(tensor.untyped_storage().data_ptr())
 
     def add_arguments(self, tensors: dict[Path, Tensor]) -> dict[Path, Tensor]:
         """Makes the tensors known; returns other objects for them, so that one tensor passed twice is two arguments."""
-        others = {}
-        for path, tensor in tensors.items():
-            others[path] = other = tensor.detach()
-            self._names[other] = f"a[{len(self.paths)}]"
-            self.paths.append(path)
+        others = {path: tensor.detach() for path, tensor in tensors.items()}
+        self.paths = {self._fill(other): path for path, other in others.items()}
         return others
 
     def add_read(self, tensor: Tensor, kind: str, term: int, key: str) -> Tensor:
         """Writes the line that reads from a recording, and returns another object for the tensor that was read."""
         other = self.aside(tensor.detach)
-        self._write(f"read({kind!r}, {term}, {key!r})", [other], set())
+        reads = (READ, *(self._number(value) for value in (kind, term, key)))
+        self.lines.append(Line(_call, "read", reads, (self._fill(other),)))
         return other
 
     def add_index(self, tensor: Tensor, name: IndexName) -> None:
         """Makes an index tensor known."""
-        if tensor not in self._names:
-            self._names[tensor] = f"m[{len(self.indices)}]"
-            self.indices.append(name)
+        if self._find(tensor) is None:
+            self.indices[self._fill(tensor)] = name
 
     def add_prompt(self, pair: KeyValue, projector: Projector) -> KeyValue:
         """Makes the prompt's keys and values known; returns other objects for them."""
-        others = self.aside(lambda: (pair[0].detach(), pair[1].detach()))
-        for one, other in enumerate(others):
-            self._names[other] = f"p[{2 * len(self.projectors) + one}]"
-        self.projectors.append(projector)
-        return others
+        key, value = self.aside(lambda: (pair[0].detach(), pair[1].detach()))
+        self.projectors[self._fill(key), self._fill(value)] = projector
+        return key, value
 
     def aside(self, action: Callable[[], _T]) -> _T:
         """Runs the action without writing lines."""
@@ -117,39 +117,34 @@ class Trace(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
-        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-        if torch.Tag.nondeterministic_seeded in func.tags and _drops(func, given):
+        schema = func._schema
+        if torch.Tag.nondeterministic_seeded in func.tags and _drops(schema, args, kwargs):
             raise TraceError(f"{func} draws random numbers")
-        reads: set[int] = set()
-        place = BLENDS.get(func._schema.name)
-        texts = [self._blend(value) if at == place else self._text(value, reads) for at, value in enumerate(args)]
-        texts += [f"{name}={self._text(value, reads)}" for name, value in kwargs.items()]
+        place = BLENDS.get(schema.name)
+        reads = tuple([self._blend(value) if at == place else self._slot(value) for at, value in enumerate(args)])
+        if schema.is_mutable:
+            self._check_written(func, reads)
+        call = partial(func, **{name: self._constant(value) for name, value in kwargs.items()}) if kwargs else func
         result = func(*args, **kwargs)
-        results = list(result) if isinstance(result, tuple | list) else [] if result is None else [result]
+        unpacks = isinstance(result, tuple | list)
+        results = list(result) if unpacks else [] if result is None else [result]
         if not all(one is None or isinstance(one, Tensor) for one in results):
             raise TraceError(f"{func} gives Python a number, on which the pass may depend")
-        writes = func._schema.is_mutable
-        if not reads and not writes and self._is_constant(texts) and all(self._is_kept(one, args) for one in results):
+        if not schema.is_mutable and self._kept.issuperset(reads) and all(self._is_kept(one, args) for one in results):
             for one in results:
-                self._names[one] = self._constant(one)
-            return result
-        if writes:
-            self._check_written(func, given)
-        known = [self._names.get(one) for one in results if one is not None]
-        code = f"{self._op(func)}({', '.join(texts)})"
-        if writes and known and all(known):  # an op that returns what it wrote to
-            self.lines.append(Line([], code, reads))
+                self._keep(one)
+        elif schema.is_mutable and all(self._find(one) is not None for one in results):
+            self.lines.append(Line(call, schema.name, reads, ()))  # it returns what it wrote to
         else:
-            self._write(code, results, reads, isinstance(result, tuple | list))
+            fills = tuple([self._fill(one) for one in results])
+            self.lines.append(Line(call, schema.name, reads, fills, unpacks))
         return result
 
-    def _check_written(self, func: Any, given: dict[str, Any]) -> None:
+    def _check_written(self, func: Any, reads: tuple[int, ...]) -> None:
         """An op may write to what another op of the pass returned, and to nothing else."""
-        for argument in func._schema.arguments:
-            written = given.get(argument.name)
-            if argument.alias_info is None or not argument.alias_info.is_write or written is None:
-                continue
-            if not self._text(written, set()).startswith("r"):
+        made = {slot for line in self.lines if line.call is not _call for slot in line.fills}
+        for argument, slot in zip(func._schema.arguments, reads, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write and slot not in made:
                 raise TraceError(f"{func} writes to an input or to a weight")
 
     def _is_kept(self, result: Tensor | None, args: Any) -> bool:
@@ -160,66 +155,83 @@ class Trace(TorchDispatchMode):
         read = {value.untyped_storage().data_ptr() for value in args if isinstance(value, Tensor)}
         return own in read or (result.numel() <= SMALL and not read & self._storages)
 
-    def _is_constant(self, texts: Iterable[str]) -> bool:
-        return not any(mark in text for text in texts for mark in ("a[", "m[", "p[", "blend"))
+    # ---- slots ------------------------------------------------------------------------------------------------------
 
-    # ---- text -------------------------------------------------------------------------------------------------------
+    def slot_of(self, tensor: Tensor) -> int:
+        """The slot of a result of the pass."""
+        slot = self._slot(tensor)
+        if not any(slot in line.fills for line in self.lines):
+            raise TraceError("the pass returns one of its inputs")
+        return slot
 
-    def _write(self, code: str, results: list[Tensor | None], reads: set[int], unpacks: bool = False) -> None:
-        registers = []
-        for one in results:
-            registers.append(self._registers)
-            if one is not None:
-                self._names[one] = f"r{self._registers}"
-            self._registers += 1
-        self.lines.append(Line(registers, code, reads, unpacks))
-
-    def _text(self, value: Any, reads: set[int]) -> str:
-        """The expression for an argument; adds the registers in it to `reads`."""
+    def _slot(self, value: Any) -> int:
         if isinstance(value, Tensor):
-            return self._name(value, reads)
-        if isinstance(value, list | tuple):
-            inner = ", ".join(self._text(one, reads) for one in value)
-            return f"[{inner}]" if isinstance(value, list) else f"({inner},)"
-        if value is None or isinstance(value, bool | int | str):
-            return repr(value)
-        return self._constant(value)  # a float, too: its text could be inf
+            slot = self._find(value)
+            if slot is None:
+                shape = tuple(value.shape)
+                raise TraceError(f"a layer reads a tensor {shape} that is no argument, no weight, nor was recorded")
+            return slot
+        if isinstance(value, list | tuple) and any(isinstance(one, Tensor) for one in value):
+            slot = self._new(None)
+            self.lines.append(Line(_list, "list", tuple(map(self._slot, value)), (slot,)))
+            return slot
+        return self._number(value)
 
-    def _name(self, tensor: Tensor, reads: set[int]) -> str:
-        name: str | None = self._names.get(tensor)
-        if name is None:
-            shape = tuple(tensor.shape)
-            raise TraceError(f"a layer reads a tensor {shape} that is no argument, no weight, nor was recorded")
-        if name.startswith("r"):
-            reads.add(int(name[1:]))
-        return name
+    def _find(self, tensor: Tensor | None) -> int | None:
+        found = self._slot_of.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
 
-    def _blend(self, weights: list[float]) -> str:
+    def _fill(self, tensor: Tensor | None) -> int:
+        """A new slot, which is filled at each run."""
+        slot = self._new(None)
+        if tensor is not None:
+            self._slot_of[id(tensor)] = weakref.ref(tensor), slot
+        return slot
+
+    def _keep(self, tensor: Tensor | None) -> None:
+        """A new slot, in which the tensor stays."""
+        if tensor is not None:
+            slot = self._new(tensor)
+            self._kept.add(slot)
+            self._slot_of[id(tensor)] = weakref.ref(tensor), slot
+
+    def _number(self, value: Any) -> int:
+        """The slot of a value that is no tensor."""
+        key = type(value), repr(value)
+        if key not in self._numbers:
+            self._numbers[key] = self._new(value)
+            self._kept.add(self._numbers[key])
+        return self._numbers[key]
+
+    def _constant(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            raise TraceError("an op gets a tensor by name")
+        return value
+
+    def _blend(self, weights: list[float]) -> int:
         if weights != self.weights:
             raise TraceError(f"a blend of {len(self.weights)} recordings is summed in parts")
-        return "blend"
+        return BLEND
 
-    def _constant(self, value: Any) -> str:
-        self.constants.append(value)
-        return f"w[{len(self.constants) - 1}]"
-
-    def register_of(self, tensor: Tensor) -> int:
-        """The register of a result of the pass."""
-        reads: set[int] = set()
-        self._name(tensor, reads)
-        if not reads:
-            raise TraceError("the pass returns one of its inputs")
-        return reads.pop()
-
-    def _op(self, func: Any) -> str:
-        name = str(func).replace(".default", "").replace(".", "_")
-        self.ops[name] = func
-        return name
+    def _new(self, value: Any) -> int:
+        self.slots.append(value)
+        return len(self.slots) - 1
 
 
-def _drops(func: Any, given: dict[str, Any]) -> bool:
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _list(*values: Any) -> list[Any]:
+    return list(values)
+
+
+def _drops(schema: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     """Says whether an op that may draw random numbers does: attention draws only where it drops some."""
-    return all(argument.name != "dropout_p" for argument in func._schema.arguments) or given.get("dropout_p", 0.0) > 0
+    names = [argument.name for argument in schema.arguments]
+    if "dropout_p" not in names:
+        return True
+    return bool((dict(zip(names, args, strict=False)) | kwargs).get("dropout_p", 0.0))
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,7 @@ class TracedLayout(Layout):
         self._layout, self._trace = layout, trace
 
     def read(self, name: IndexName) -> Tensor:
-        tensor: Tensor = self._trace.aside(lambda: self._layout.read(name))
+        tensor = self._trace.aside(lambda: self._layout.read(name))
         self._trace.add_index(tensor, name)
         return tensor
 

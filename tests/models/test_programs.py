@@ -14,17 +14,26 @@ import sige
 from sige import Recording, Region
 from sige.attach import Attachment, attached
 from sige.packed.conv import PackedConv
+from sige.packed.features import PackedPass
+from sige.packed.layout import Layout
 from sige.programs import Program, Programs
-from sige.recordings import Patch
+from sige.programs.shelf import PAYS_AFTER
+from sige.recordings import BlendedComponent, ComponentRecording, Patch
 from tests.models.call import Call
 from tests.models.state import fresh
 from tests.models.test_lora import add_lora
 from tests.models.test_properties import RELATIVE_ERROR, relative_error
-from tests.models.tiny import TOKENS, Case, every_case, make_case, sd15
+from tests.models.tiny import TOKENS, Case, every_case, sd15
 
 Weights = Sequence[float]
 every_blend = pytest.mark.parametrize("weights", [(1.0,), (3.0, -3.0, 1.0)], ids=["one", "three"])
 every_choice = pytest.mark.parametrize("exact", [True, False], ids=["exact", "frozen"])
+
+
+@pytest.fixture(autouse=True)
+def after_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces the second pass of a kind, so that the third is a program."""
+    monkeypatch.setenv("SIGE_PROGRAMS", "1")
 
 
 def attachment(case: Case) -> Attachment:
@@ -282,6 +291,12 @@ class Layers(nn.Module):
         self.weight = nn.Parameter(torch.ones(4))
 
 
+def packed_pass() -> PackedPass:
+    """A pass over nothing, for functions that read only their arguments."""
+    empty = BlendedComponent("unet", ((ComponentRecording(), 1.0),))
+    return PackedPass(Layout(Region.full(8, 8), torch.device("cpu")), empty)
+
+
 HIDDEN = torch.ones(2)
 ACTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "random": (lambda rows: rows + torch.rand_like(rows), "random"),
@@ -295,22 +310,28 @@ ACTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 @pytest.mark.parametrize("name", ACTS)
 def test_what_cannot_be_traced_runs_layer_by_layer_and_says_why(name: str) -> None:
     act, why = ACTS[name]
-    made = make_case("sd15")
-    with sige.enable(made.model) as handle:
-        record(made, handle, (1,))
-        seen: list[Any] = []
-        programs = Programs()
-        with handle.edit(made.rectangle(4, 4, 4, 4)), pytest.MonkeyPatch.context() as changed:
-            changed.setattr(type(attachment(made).component()), "packed", lambda self, _, packed: seen.append(packed))
-            with pytest.raises(Exception):  # noqa: B017  there are no rows to write
-                made.call(made.input(2))
-        sample = torch.ones(1, 4, 2, 2)
-        for run in range(3):
-            out = programs.run(lambda given, _: act(given["sample"]), Layers(act), {"sample": sample}, seen[0])
-            assert isinstance(out, Tensor) and not programs.programs
-            assert (why in programs.why_not) == (run > 0), programs.why_not
-        programs.clear()
-        assert programs.why_not == ""
+    programs, seen, sample = Programs(), packed_pass(), torch.ones(1, 4, 2, 2)
+    for run in range(3):
+        out = programs.run(lambda given, _: act(given["sample"]), Layers(act), {"sample": sample}, seen)
+        assert isinstance(out, Tensor) and not programs.programs
+        assert (why in programs.why_not) == (run > 0), programs.why_not
+    programs.clear()
+    assert programs.why_not == ""
+
+
+def test_what_is_computed_from_a_weight_is_computed_at_each_run() -> None:
+    programs, seen = Programs(), packed_pass()
+    layers = Layers(lambda rows: rows)
+    sample = torch.ones(1, 4, 2, 4)
+
+    def packed(given: dict[str, Any], _: PackedPass) -> Tensor:
+        return given["sample"] * (layers.weight.detach().t() * 2 + 1)
+
+    for value in (1.0, 2.0, 3.0, 4.0):
+        layers.weight.data.fill_(value)  # PyTorch does not count such a write
+        out = programs.run(packed, layers, {"sample": sample}, seen)
+        assert torch.equal(out, sample * (value * 2 + 1))
+    assert len(programs.programs) == 1
 
 
 # ---- memory and switches --------------------------------------------------------------------------------------------
@@ -328,10 +349,12 @@ def test_a_program_keeps_nothing_that_a_pass_computed() -> None:
         outputs.clear()
         assert not any(ref() is not None for ref in alive)
         own = {parameter.untyped_storage().data_ptr() for parameter in made.model.parameters()}
-        held = [value for value in program._function.__globals__["w"] if isinstance(value, Tensor)]
+        held = [value for value in program.slots if isinstance(value, Tensor)]
         others = [value for value in held if value.untyped_storage().data_ptr() not in own]
         assert held and sum(value.nbytes for value in others) < 20_000
-    assert program.source.count("del ") > 10
+    filled, forgotten = ({slot for some in slots for slot in some} for slots in (
+        [line.fills for line in program.lines], program.forgets))  # fmt: skip
+    assert forgotten == filled - {program.returned}
 
 
 def test_programs_can_be_switched_off_and_end_with_the_handle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,9 +367,10 @@ def test_programs_can_be_switched_off_and_end_with_the_handle(monkeypatch: pytes
                 made.call(made.input(2))
         kept = attachment(made).programs
         assert not kept.programs and not kept.why_not
-        monkeypatch.setenv("SIGE_PROGRAMS", "1")
+        monkeypatch.delenv("SIGE_PROGRAMS")
         with handle.edit(made.full()):
-            for _ in range(3):
+            for run in range(PAYS_AFTER + 2):
                 made.call(made.input(2))
+                assert len(kept.programs) == (run >= PAYS_AFTER)
         assert [type(program) for program in kept.programs] == [Program]
     assert not kept.programs
