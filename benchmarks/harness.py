@@ -47,6 +47,7 @@ def machine() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
+        "instructions": instructions(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
@@ -67,6 +68,15 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def instructions() -> str:
+    """The instruction set that our CPU kernels use."""
+    try:
+        from sige import _host
+    except ImportError:
+        return "none: the reference runs"
+    return str(_host.cpu_variant())
 
 
 def commit() -> str:

@@ -101,20 +101,16 @@ class Program:
         names |= {slot: ".".join(map(str, path)) for slot, path in self.paths.items()}
         names |= {slot: f"{name.kind}{slot}" for slot, name, _ in self.indices}
         names |= {slot: f"prompt{slot}" for pair in self.projectors for slot in pair}
-        return "\n".join(_text(line, names, self.slots) for line in self.lines)
+        filled = {slot for line in self.lines for slot in line.fills}
+        names |= {slot: f"r{slot}" for slot in filled}
+        for slot, value in enumerate(self.slots):
+            names.setdefault(slot, f"w{slot}" if isinstance(value, Tensor) else repr(value))
+        return "\n".join(_text(line, names) for line in self.lines)
 
 
-def _text(line: Line, names: dict[int, str], slots: tuple[Any, ...]) -> str:
-    def name(slot: int) -> str:
-        if slot in names:
-            return names[slot]
-        value = slots[slot]
-        return f"w{slot}" if isinstance(value, Tensor) else f"r{slot}" if slot in made else repr(value)
-
-    made = {slot for slot in (*line.reads, *line.fills) if slots[slot] is None}
-    made -= {slot for slot in line.reads if slot in names}
-    results = ", ".join(map(name, line.fills))
-    return f"{results}{' = ' if results else ''}{line.name}({', '.join(map(name, line.reads))})"
+def _text(line: Line, names: dict[int, str]) -> str:
+    results, reads = (", ".join(names[slot] for slot in slots) for slots in (line.fills, line.reads))
+    return f"{results}{' = ' if results else ''}{line.name}({reads})"
 
 
 def traced(

@@ -352,6 +352,8 @@ def test_a_program_keeps_nothing_that_a_pass_computed() -> None:
         held = [value for value in program.slots if isinstance(value, Tensor)]
         others = [value for value in held if value.untyped_storage().data_ptr() not in own]
         assert held and sum(value.nbytes for value in others) < 20_000
+    lines = program.source.splitlines()
+    assert len(lines) == len(program.lines) and "sige::sparse_conv2d(" in lines[-1] and "None" in lines[-1]
     filled, forgotten = ({slot for some in slots for slot in some} for slots in (
         [line.fills for line in program.lines], program.forgets))  # fmt: skip
     assert forgotten == filled - {program.returned}
