@@ -82,8 +82,7 @@ class PackedUNet:
         self.middle = None if unet.mid_block is None else self._stage(walker, unet.mid_block, UNetMidBlock2DCrossAttn)
         self.up = [self._stage(walker, block, CrossAttnUpBlock2D, UpBlock2D) for block in unet.up_blocks]
         self.last = walker.conv(unet.conv_out, Geometry.conv3x3(), unet.conv_norm_out)
-        stages = [*self.down, *([self.middle] if self.middle else []), *self.up]
-        self.times = TimeTable([resnet for stage in stages for resnet in stage.resnets])
+        self.times = TimeTable([resnet for stage in self._stages() for resnet in stage.resnets])
         walker.finish()
 
     @staticmethod
@@ -104,9 +103,11 @@ class PackedUNet:
         walker.require(block, len(resamplers) <= 1, "expected at most one resampler")
         return Stage(resnets, transformers, resamplers[0] if resamplers else None)
 
+    def _stages(self) -> list[Stage]:
+        return [*self.down, *([self.middle] if self.middle else []), *self.up]
+
     def probes(self) -> list[Probe]:
-        stages = [*self.down, *([self.middle] if self.middle else []), *self.up]
-        return [*self.first.probes, *(probe for stage in stages for probe in stage.probes), *self.last.probes]
+        return [*self.first.probes, *(probe for stage in self._stages() for probe in stage.probes), *self.last.probes]
 
     # ---- arguments of forward ---------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Projections:
     out: nn.Module
     heads: int
 
-    def take_op(self, query: Tensor) -> bool:  # [B, N, Hd * D]
+    def takes_op(self, query: Tensor) -> bool:  # [B, N, Hd * D]
         """Says whether `block_attention` is the faster one for these heads."""
         return query.device.type != "cuda" and query.shape[2] <= LARGEST_HEAD_ON_CPU * self.heads
 
@@ -82,7 +82,7 @@ class SelfAttention:
         recorded_key, recorded_value = (
             packed_pass.recorded.rows(name, inactive) for name in (self.key_name, self.value_name)
         )
-        if layers.take_op(query):
+        if layers.takes_op(query):
             index = packed_pass.layout.keys(size, compact=not in_place)
             out = block_attention(query, key, value, recorded_key, recorded_value, index, layers.heads)
         elif in_place:
@@ -109,7 +109,7 @@ class CrossAttention:
     ) -> Tensor:  # [B, N, C]
         key, value = packed_pass.prompt.project(self.layers.key, self.layers.value, self._project)
         query = linear(rows, self.layers.query)
-        if self.layers.take_op(query):
+        if self.layers.takes_op(query):
             tokens = packed_pass.layout.numbers(key.shape[1])  # all rows are fresh, so any may stand for recorded ones
             out = block_attention(query, key, value, key, value, tokens, self.layers.heads)
         else:

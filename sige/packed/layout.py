@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sige.geometry import Geometry, gather_map, row_map
+from sige.errors import GeometryError
+from sige.geometry import GatherMap, Geometry, gather_map, row_map
 from sige.positions import Int32Array
 from sige.region import Region
 from sige.sizes import Size
@@ -68,14 +69,10 @@ class Layout:
         return self._kept[name]
 
 
-def _map_of(region: Region, name: IndexName) -> Int32Array:  # [N_out, T]
-    assert name.geometry is not None
-    return gather_map(region, name.geometry, *name.size).index
-
-
-def _halo_of(region: Region, name: IndexName) -> Int32Array:  # [M]
-    assert name.geometry is not None
-    return gather_map(region, name.geometry, *name.size).halo
+def _gathered(region: Region, name: IndexName) -> GatherMap:
+    if name.geometry is None:
+        raise GeometryError(f"{name.kind}: the geometry of the layer is missing")
+    return gather_map(region, name.geometry, *name.size)
 
 
 def _count(count: int) -> Int32Array:  # [count]
@@ -85,8 +82,8 @@ def _count(count: int) -> Int32Array:  # [count]
 _MAKERS: dict[str, Callable[[Region, IndexName], Int32Array]] = {
     "active": lambda region, name: region.index(*name.size),
     "inactive": lambda region, name: (~region).index(*name.size),
-    "map": _map_of,
-    "halo": _halo_of,
+    "map": lambda region, name: _gathered(region, name).index,  # [N_out, T]
+    "halo": lambda region, name: _gathered(region, name).halo,  # [M]
     "keys": lambda region, name: row_map(region, *name.size),
     "numbers": lambda region, name: _count(name.size[0]),
     "identity": lambda region, name: _count(len(region.index(*name.size)))[:, None],

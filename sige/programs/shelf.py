@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sige.errors import ConfigError
 from sige.packed.features import PackedPass
 from sige.programs.arguments import as_tensors, shape_of
 from sige.programs.program import Packed, Program, traced
@@ -19,8 +20,8 @@ from sige.programs.trace import TraceError
 
 __all__ = ["Programs"]
 
-MOST = 8  # programs of a component, and of kinds of passes
-PAYS_AFTER = 8  # passes of a kind: a trace takes as long as eight of them save, on the embedded model and on SDXL alike
+MOST = 8  # kinds of a component, and programs of a kind
+PAYS_AFTER = 8  # passes of a kind: on the embedded model a trace takes as long as eight of them save
 logger = logging.getLogger(__name__)
 
 
@@ -90,6 +91,8 @@ def _pays_after(sample: Tensor) -> int | None:
     said = os.environ.get("SIGE_PROGRAMS", "auto")
     if said.isdecimal():
         return int(said) or None
+    if said != "auto":
+        raise ConfigError(f"SIGE_PROGRAMS: got {said!r}, expected auto, 0 for never, or a number of passes")
     return PAYS_AFTER if sample.device.type == "cpu" else 1
 
 

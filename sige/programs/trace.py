@@ -238,10 +238,9 @@ def _drops(schema: Any, args: Any, kwargs: dict[str, Any]) -> bool:
 class TracedComponent(BlendedComponent):
     """Recordings whose reads become lines."""
 
-    trace: Trace | None = None
+    trace: Trace
 
     def read(self, kind: str, term: int, key: str) -> Tensor:
-        assert self.trace is not None
         trace, read = self.trace, super().read
         return trace.add_read(trace.aside(lambda: read(kind, term, key)), kind, term, key)
 

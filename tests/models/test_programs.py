@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sige
-from sige import Recording, Region
+from sige import ConfigError, Recording, Region
 from sige.attach import Attachment, attached
 from sige.packed.conv import PackedConv
 from sige.packed.features import PackedPass
@@ -369,6 +369,9 @@ def test_programs_can_be_switched_off_and_end_with_the_handle(monkeypatch: pytes
                 made.call(made.input(2))
         kept = attachment(made).programs
         assert not kept.programs and not kept.why_not
+        monkeypatch.setenv("SIGE_PROGRAMS", "yes")
+        with handle.edit(made.full()), pytest.raises(ConfigError, match="SIGE_PROGRAMS: got 'yes', expected auto, 0"):
+            made.call(made.input(2))
         monkeypatch.delenv("SIGE_PROGRAMS")
         with handle.edit(made.full()):
             for run in range(PAYS_AFTER + 2):
