@@ -31,6 +31,8 @@ def _measure_level(shape: tuple[int, int, int], dtype: str, options: Options) ->
         torch.randn(BATCH, height * width, channels, device=options.device).to(named_dtype(dtype)) for _ in QUADRATIC
     ]
 
+    factors = torch.tensor(QUADRATIC, dtype=torch.float64, device=options.device)
+
     def select_and_add() -> None:
         first, *rest = (rows.index_select(1, index) for rows in recorded)
         total = first * QUADRATIC[0]
@@ -38,7 +40,7 @@ def _measure_level(shape: tuple[int, int, int], dtype: str, options: Options) ->
             total.add_(rows, alpha=weight)
 
     timings = interleaved(
-        {"torch": select_and_add, "blend": lambda: blend_rows(recorded, QUADRATIC, index)},
+        {"torch": select_and_add, "blend": lambda: blend_rows(recorded, factors, index)},
         options,
     )
     return {

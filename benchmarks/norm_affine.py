@@ -43,6 +43,8 @@ def _measure_level(shape: tuple[int, int, int], blend: tuple[float, ...], dtype:
     packed, weight, bias = random(BATCH, len(index), channels), random(channels), random(channels)
     count = height * width * channels // groups
 
+    factors = torch.tensor(blend, dtype=torch.float64, device=options.device)
+
     def in_small_calls() -> None:
         pairs = zip(stats, recorded, strict=True)
         updated = [update_group_stats(sums, rows, index, packed) for sums, rows in pairs]
@@ -51,7 +53,7 @@ def _measure_level(shape: tuple[int, int, int], blend: tuple[float, ...], dtype:
     timings = interleaved(
         {
             "small calls": in_small_calls,
-            "one call": lambda: norm_affine(stats, recorded, blend, index, packed, weight, bias, EPS),
+            "one call": lambda: norm_affine(stats, recorded, factors, index, packed, weight, bias, EPS),
         },
         options,
     )

@@ -15,7 +15,8 @@ static void blend_each_row(const BlendRowsParams& params) {
       const int64_t count = params.channels - c;
       Vec total = {};
       for (int64_t k = 0; k < params.terms; ++k) {
-        total += params.weights[k] * load(static_cast<const T*>(params.rows[k]) + source + c, count);
+        const auto weight = static_cast<float>(params.weights[k]);
+        if (weight != 0.0f) total += weight * load(static_cast<const T*>(params.rows[k]) + source + c, count);
       }
       store(out + c, total, count);
     }

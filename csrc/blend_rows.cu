@@ -8,23 +8,23 @@ namespace {
 // Kernels
 // ---------------------------------------------------------------------------------------------------------------
 
-// Every term's vector is on its way before the first is added.
+// Every term's vector is on its way before the first is added. A term of weight 0 is not read.
 template <typename T, int kWidth>
-__device__ Packed<T, kWidth> blend_vectors(const BlendRowsParams& params, int64_t offset) {
+__device__ Packed<T, kWidth> blend_vectors(const BlendRowsParams& params, const float (&weights)[kMostTerms],
+                                           int64_t offset) {
   using Vector = Packed<T, kWidth>;
   Vector vectors[kMostTerms];
 #pragma unroll
   for (int k = 0; k < kMostTerms; ++k) {
-    vectors[k] = k < params.terms ? Vector::load(static_cast<const T*>(params.rows[k]) + offset) : Vector::zero();
+    vectors[k] = weights[k] != 0.0f ? Vector::load(static_cast<const T*>(params.rows[k]) + offset) : Vector::zero();
   }
   float total[kWidth] = {};
 #pragma unroll
   for (int k = 0; k < kMostTerms; ++k) {  // no way out before the last term: with one, the sums are stored in parts
-    const float weight = k < params.terms ? params.weights[k] : 0.0f;
     float lanes[kWidth];
     vectors[k].unpack(lanes);
 #pragma unroll
-    for (int lane = 0; lane < kWidth; ++lane) total[lane] += weight * lanes[lane];
+    for (int lane = 0; lane < kWidth; ++lane) total[lane] += weights[k] * lanes[lane];
   }
   return Vector::pack(total);
 }
@@ -34,6 +34,9 @@ __global__ void __launch_bounds__(kRowThreads) blend_rows_kernel(const BlendRows
   __shared__ int64_t sources[kMaxRowsPerBlock];
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
+  float weights[kMostTerms];
+#pragma unroll
+  for (int k = 0; k < kMostTerms; ++k) weights[k] = k < params.terms ? static_cast<float>(params.weights[k]) : 0.0f;
 
   for (int64_t block = blockIdx.x; block < tiling.blocks; block += gridDim.x) {
     const int64_t first = block * tiling.rows_per_block;
@@ -44,7 +47,7 @@ __global__ void __launch_bounds__(kRowThreads) blend_rows_kernel(const BlendRows
     if (vector < tiling.vectors) {
       T* out = static_cast<T*>(params.out) + first * params.channels + vector * kWidth;
       for (int32_t i = threadIdx.y; i < count; i += blockDim.y) {
-        blend_vectors<T, kWidth>(params, sources[i] + vector * kWidth).store(out + i * params.channels);
+        blend_vectors<T, kWidth>(params, weights, sources[i] + vector * kWidth).store(out + i * params.channels);
       }
     }
     __syncthreads();  // the next rows overwrite `sources`

@@ -7,7 +7,7 @@ namespace sige {
 
 struct BlendRowsParams {
   const void* rows[kMostTerms];  // [B, M, C] each, the first `terms` of them
-  float weights[kMostTerms];     // one for each of rows
+  const double* weights;         // [K], on the device; rows of weight 0 are not read
   const int32_t* index;          // [N] or null for the identity
   void* out;                     // [B, N, C]
   int64_t terms;                 // K

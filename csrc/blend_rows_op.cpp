@@ -4,11 +4,10 @@
 
 namespace sige {
 
-static BlendRowsParams checked_terms(const Tensors& rows,                   // [B, M, C] each
-                                     const std::vector<double>& weights) {  // one for each of rows
+static BlendRowsParams checked_terms(const Tensors& rows,      // [B, M, C] each
+                                     const Tensor& weights) {  // fp64 [K], one for each of rows
   const char* op = "blend_rows";
   check_terms(op, "rows", rows);
-  check_as_many(op, "weights", weights, "rows", rows);
   const Tensor& first = rows[0];
   check_shape({op, "rows[0]", first}, "[B, M, C]", {-1, -1, -1});
   BlendRowsParams params{};
@@ -22,14 +21,15 @@ static BlendRowsParams checked_terms(const Tensors& rows,                   // [
     check_tensor({op, name.c_str(), rows[k]}, first, first.scalar_type(), "[B, M, C]",
                  {params.batch, params.source_rows, params.channels});
     params.rows[k] = rows[k].const_data_ptr();
-    params.weights[k] = static_cast<float>(weights[k]);
   }
+  check_weights(op, "weights", weights, rows);
+  params.weights = weights.const_data_ptr<double>();
   return params;
 }
 
-Tensor blend_rows(const Tensors& rows,                 // [B, M, C] each
-                  const std::vector<double>& weights,  // one for each of rows
-                  const OptionalTensor& index) {       // int32 [N]
+Tensor blend_rows(const Tensors& rows,            // [B, M, C] each
+                  const Tensor& weights,          // fp64 [K], one for each of rows
+                  const OptionalTensor& index) {  // int32 [N]
   BlendRowsParams params = checked_terms(rows, weights);
   const Launch launch(rows[0]);
   params.row_count = params.source_rows;

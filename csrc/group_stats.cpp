@@ -7,15 +7,17 @@ namespace sige::SIGE_CPU_VARIANT {
 
 // Adds one block's sums per channel, new minus old, to `sums` and `squares`.
 template <typename T>
-static void sum_block(const GroupStatsParams& params, int64_t b, int64_t first, int64_t last,
+static void sum_block(const GroupStatsParams& params, int64_t term, int64_t b, int64_t first, int64_t last,
                       float* sums,       // [C]
                       float* squares) {  // [C]
   const int64_t channels = params.channels;
-  const T* rows = static_cast<const T*>(params.rows);     // [B, N, C]
-  const T* old = static_cast<const T*>(params.old_rows);  // [B, M, C] or null
+  const T* rows = static_cast<const T*>(params.rows);           // [B, N, C]
+  const T* old = static_cast<const T*>(params.old_rows[term]);  // [B, M, C] or null
   for (int64_t n = first; n < last; ++n) {
+    const int64_t replaced = replaced_row(params, n);
+    if (replaced < 0) continue;
     const T* row = rows + (b * params.row_count + n) * channels;
-    const T* old_row = old ? old + old_row_offset(params, b, n) : nullptr;
+    const T* old_row = old ? old + (b * params.old_row_count + replaced) * channels : nullptr;
     for (int64_t c = 0; c < channels; c += kLanes) {
       const int64_t count = channels - c;
       const Vec value = load(row + c, count);
@@ -49,13 +51,15 @@ static void fold_channels(const GroupStatsParams& params, const float* sums,  //
 template <typename T>
 static void block_partials(const GroupStatsParams& params) {
   const int64_t blocks = ceil_div(params.row_count, kStatsRows);
-#pragma omp parallel for schedule(static) if (params.batch * params.row_count * params.channels > 1 << 16)
-  for (int64_t i = 0; i < params.batch * blocks; ++i) {
+#pragma omp parallel for schedule(static) if (params.terms * params.batch * params.row_count * params.channels > \
+                                                  1 << 16)
+  for (int64_t i = 0; i < params.terms * params.batch * blocks; ++i) {
+    const int64_t sample = i / blocks;  // of [K * B]
     const int64_t first = (i % blocks) * kStatsRows;
     const int64_t last = first + kStatsRows < params.row_count ? first + kStatsRows : params.row_count;
     const Floats sums(2 * params.channels);  // [2, C]
     float* squares = sums.data() + params.channels;
-    sum_block<T>(params, i / blocks, first, last, sums.data(), squares);
+    sum_block<T>(params, sample / params.batch, sample % params.batch, first, last, sums.data(), squares);
     fold_channels(params, sums.data(), squares, params.partial + i * params.groups * 2);
   }
 }
@@ -64,10 +68,12 @@ void group_stats(const GroupStatsParams& params) {
   dispatch(params.dtype, [&](auto tag) { block_partials<decltype(tag)>(params); });
   const int64_t blocks = ceil_div(params.row_count, kStatsRows);
   const int64_t width = params.groups * 2;
-  for (int64_t i = 0; i < params.batch * width; ++i) {
-    const int64_t b = i / width;
-    double sum = params.base ? params.base[i] : 0.0;
-    for (int64_t block = 0; block < blocks; ++block) sum += params.partial[(b * blocks + block) * width + i % width];
+  for (int64_t i = 0; i < params.terms * params.batch * width; ++i) {
+    const int64_t sample = i / width;  // of [K * B]
+    const double* base = params.base[sample / params.batch];
+    const double* partial = params.partial + sample * blocks * width + i % width;
+    double sum = base ? base[i % (params.batch * width)] : 0.0;
+    for (int64_t block = 0; block < blocks; ++block) sum += partial[block * width];
     params.out[i] = sum;
   }
 }

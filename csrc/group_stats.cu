@@ -30,19 +30,21 @@ struct Sums {
 
 // Adds the terms of rows threadIdx.y, + blockDim.y, ... of this thread's vector.
 template <typename T, int kWidth, bool kUpdate>
-__device__ void add_rows(const GroupStatsParams& params, int64_t b, int64_t first_row, int32_t row_count,
+__device__ void add_rows(const GroupStatsParams& params, int64_t term, int64_t b, int64_t first_row, int32_t row_count,
                          int64_t channel, float2 (&sums)[kWidth]) {
   using Vector = Packed<T, kWidth>;
   const T* rows = static_cast<const T*>(params.rows) + (b * params.row_count + first_row) * params.channels;
 #pragma unroll 4
   for (int32_t r = threadIdx.y; r < row_count; r += blockDim.y) {
     float lanes[kWidth];
-    Vector::load(rows + r * params.channels + channel).unpack(lanes);
     float old_lanes[kWidth] = {};
     if constexpr (kUpdate) {
-      const T* old_rows = static_cast<const T*>(params.old_rows);
-      Vector::load(old_rows + old_row_offset(params, b, first_row + r) + channel).unpack(old_lanes);
+      const int64_t replaced = replaced_row(params, first_row + r);
+      if (replaced < 0) continue;
+      const T* old_rows = static_cast<const T*>(params.old_rows[term]);
+      Vector::load(old_rows + (b * params.old_row_count + replaced) * params.channels + channel).unpack(old_lanes);
     }
+    Vector::load(rows + r * params.channels + channel).unpack(lanes);
 #pragma unroll
     for (int lane = 0; lane < kWidth; ++lane) {
       const float x = lanes[lane], y = old_lanes[lane];
@@ -56,8 +58,8 @@ __device__ void add_rows(const GroupStatsParams& params, int64_t b, int64_t firs
 // in fp64: a group may have many. `lane_sums` holds, for each of blockDim.y rows of threads, the channel that is lane l
 // of vector x at [l * blockDim.x + x]: neighbouring threads then write neighbouring banks.
 template <typename T, int kWidth, bool kUpdate>
-__device__ Sums sum_groups(const GroupStatsParams& params, int64_t b, int64_t first_row, int32_t row_count,
-                           int64_t first_channel, int32_t groups, float2* lane_sums) {
+__device__ Sums sum_groups(const GroupStatsParams& params, int64_t term, int64_t b, int64_t first_row,
+                           int32_t row_count, int64_t first_channel, int32_t groups, float2* lane_sums) {
   const int32_t group_size = static_cast<int32_t>(params.channels / params.groups);
   const int32_t channels = groups * group_size;
   const int32_t chunk = blockDim.x * kWidth;
@@ -68,7 +70,7 @@ __device__ Sums sum_groups(const GroupStatsParams& params, int64_t b, int64_t fi
     const int32_t channel = chunk_start + threadIdx.x * kWidth;
     float2 sums[kWidth] = {};
     if (channel < channels) {
-      add_rows<T, kWidth, kUpdate>(params, b, first_row, row_count, first_channel + channel, sums);
+      add_rows<T, kWidth, kUpdate>(params, term, b, first_row, row_count, first_channel + channel, sums);
     }
 #pragma unroll
     for (int lane = 0; lane < kWidth; ++lane) {
@@ -105,12 +107,14 @@ __global__ void __launch_bounds__(kStatsThreads, 4)
   const int32_t groups = static_cast<int32_t>(min(groups_left, static_cast<int64_t>(tiling.tile_groups)));
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
 
-  for (int64_t block = blockIdx.x; block < params.batch * tiling.row_blocks; block += gridDim.x) {
-    const int64_t b = block / tiling.row_blocks;
+  const int64_t blocks = params.terms * params.batch * tiling.row_blocks;
+  for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
+    const int64_t sample = block / tiling.row_blocks;  // of [K * B]
+    const int64_t term = sample / params.batch, b = sample % params.batch;
     const int64_t first_row = block % tiling.row_blocks * kStatsRows;
     const int32_t rows = static_cast<int32_t>(min(params.row_count - first_row, kStatsRows));
     const Sums total = sum_groups<T, kWidth, kUpdate>(
-        params, b, first_row, rows, first_group * (params.channels / params.groups), groups, lane_sums);
+        params, term, b, first_row, rows, first_group * (params.channels / params.groups), groups, lane_sums);
     if (thread < groups) {
       double* partial = params.partial + (block * params.groups + first_group + thread) * 2;
       partial[0] = total.sum;
@@ -125,7 +129,7 @@ __global__ void __launch_bounds__(kTotalColumns* kTotalLanes)
     group_stats_total_kernel(const GroupStatsParams params, int64_t row_blocks) {
   __shared__ double lanes[kTotalLanes][kTotalColumns];
   const int64_t width = params.groups * 2;
-  const int64_t count = params.batch * width;
+  const int64_t count = params.terms * params.batch * width;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kTotalColumns; first < count;
        first += static_cast<int64_t>(gridDim.x) * kTotalColumns) {
     const int64_t slot = first + threadIdx.x;
@@ -138,7 +142,8 @@ __global__ void __launch_bounds__(kTotalColumns* kTotalLanes)
     lanes[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && slot < count) {
-      double total = params.base ? params.base[slot] : 0.0;
+      const double* base = params.base[slot / (params.batch * width)];
+      double total = base ? base[slot % (params.batch * width)] : 0.0;
       for (int lane = 0; lane < kTotalLanes; ++lane) total += lanes[lane][threadIdx.x];
       params.out[slot] = total;
     }
@@ -168,23 +173,27 @@ StatsTiling tile_groups(const GroupStatsParams& params, int64_t width) {
 template <typename T, int kWidth>
 void launch_rows(const GroupStatsParams& params, void* stream) {
   const StatsTiling tiling = tile_groups(params, kWidth);
-  const LaunchShape shape = {params.batch * tiling.row_blocks, tiling.threads,
+  const LaunchShape shape = {params.terms * params.batch * tiling.row_blocks, tiling.threads,
                              ceil_div(params.groups, tiling.tile_groups)};
   const auto kernel =
-      params.old_rows ? group_stats_rows_kernel<T, kWidth, true> : group_stats_rows_kernel<T, kWidth, false>;
+      params.old_rows[0] ? group_stats_rows_kernel<T, kWidth, true> : group_stats_rows_kernel<T, kWidth, false>;
   launch("group_stats", kernel, shape, stream, params, tiling);
 }
 
 }  // namespace
 
-void group_stats(const GroupStatsParams& params, void* stream) {
+void group_stats_partial(const GroupStatsParams& params, void* stream) {
   dispatch_dtype(params.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    can_vectorise<T>({params.rows, params.old_rows}, {params.channels})
-        ? launch_rows<T, kVectorWidth<T>>(params, stream)
-        : launch_rows<T, 1>(params, stream);
+    bool vectorise = can_vectorise<T>({params.rows}, {params.channels});
+    for (int64_t k = 0; k < params.terms; ++k) vectorise = vectorise && can_vectorise<T>({params.old_rows[k]}, {});
+    vectorise ? launch_rows<T, kVectorWidth<T>>(params, stream) : launch_rows<T, 1>(params, stream);
   });
-  const LaunchShape shape = {ceil_div(params.batch * params.groups * 2, kTotalColumns),
+}
+
+void group_stats(const GroupStatsParams& params, void* stream) {
+  group_stats_partial(params, stream);
+  const LaunchShape shape = {ceil_div(params.terms * params.batch * params.groups * 2, kTotalColumns),
                              dim3(kTotalColumns, kTotalLanes)};
   launch("group_stats", group_stats_total_kernel, shape, stream, params, ceil_div(params.row_count, kStatsRows));
 }

@@ -1,4 +1,5 @@
-// group_stats: sums and sums of squares per group, and their exact update when some rows are replaced.
+// group_stats: sums and sums of squares per group, and their exact update when some rows are replaced. Several
+// recordings can be updated at once: the terms of a blend.
 #pragma once
 
 #include "common/types.h"
@@ -10,24 +11,24 @@ namespace sige {
 constexpr int64_t kStatsRows = 64;
 
 struct GroupStatsParams {
-  const void* rows;          // [B, N, C]: added
-  const void* old_rows;      // [B, M, C] or null: subtracted, row old_index[n] for row n
-  const int32_t* old_index;  // [N] or null for the identity
-  const double* base;        // [B, G, 2] or null for zero: what the sums start from
-  double* out;               // [B, G, 2]: sum, sum of squares
-  double* partial;           // [B, ceil(N / kStatsRows), G, 2] workspace
-  int64_t batch;             // B
-  int64_t row_count;         // N
-  int64_t old_row_count;     // M
-  int64_t channels;          // C
-  int64_t groups;            // G, divides C
-  DType dtype;               // of rows and old_rows
+  const void* rows;                  // [B, N, C]: added
+  const void* old_rows[kMostTerms];  // [B, M, C] each, or null: subtracted, row old_index[n] for row n
+  const int32_t* old_index;          // [N] or null for the identity; a row with a negative entry does not count
+  const double* base[kMostTerms];    // [B, G, 2] each, or null for zero: what the sums start from
+  double* out;                       // [K, B, G, 2]: sum, sum of squares
+  double* partial;                   // [K, B, ceil(N / kStatsRows), G, 2] workspace
+  int64_t terms;                     // K
+  int64_t batch;                     // B
+  int64_t row_count;                 // N
+  int64_t old_row_count;             // M
+  int64_t channels;                  // C
+  int64_t groups;                    // G, divides C
+  DType dtype;                       // of rows and old_rows
 };
 
-// Row of old_rows [B, M, C] that row `n` replaces, in elements from the start of the tensor.
-SIGE_HOST_DEVICE inline int64_t old_row_offset(const GroupStatsParams& params, int64_t b, int64_t n) {
-  const int64_t row = params.old_index ? params.old_index[n] : n;
-  return (b * params.old_row_count + row) * params.channels;
+// The row of a recording that row `n` replaces; negative where row `n` does not count.
+SIGE_HOST_DEVICE inline int64_t replaced_row(const GroupStatsParams& params, int64_t n) {
+  return params.old_index ? params.old_index[n] : n;
 }
 
 namespace cpu {
@@ -35,6 +36,7 @@ void group_stats(const GroupStatsParams& params);
 }
 namespace cuda {
 void group_stats(const GroupStatsParams& params, void* stream);
-}
+void group_stats_partial(const GroupStatsParams& params, void* stream);  // fills `partial` only
+}  // namespace cuda
 
 }  // namespace sige

@@ -29,12 +29,12 @@ Tensor update_group_stats(const Tensor& stats,          // fp64 [B, G, 2]
                {params.batch, index ? -1 : params.row_count, params.channels});
   if (index) {
     check_tensor({op, "index", *index}, packed, ScalarType::Int, "[N]", {params.row_count});
-    check_index({op, "index", *index}, Launch(packed), 0, recorded.size(1));
+    check_index({op, "index", *index}, Launch(packed), -1, recorded.size(1));
     params.old_index = index->const_data_ptr<int32_t>();
   }
-  params.old_rows = recorded.const_data_ptr();
+  params.old_rows[0] = recorded.const_data_ptr();
   params.old_row_count = recorded.size(1);
-  params.base = stats.const_data_ptr<double>();
+  params.base[0] = stats.const_data_ptr<double>();
   return run_stats(params, packed);
 }
 

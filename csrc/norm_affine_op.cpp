@@ -1,4 +1,4 @@
-// sige::norm_affine: checks, allocation, the sums of each term, then scale and shift.
+// sige::norm_affine: checks, allocation, launch.
 #include <tuple>
 
 #include "common/stats_arguments.h"
@@ -8,19 +8,18 @@
 namespace sige {
 
 struct NormArguments {
-  const Tensors& stats;              // fp64 [B, G, 2] each
-  const Tensors& recorded;           // [B, M, C] each
-  const std::vector<double>& blend;  // one for each of stats
-  const Tensor& index;               // int32 [N]
-  const Tensor& packed;              // [B, N, C]
+  const Tensors& stats;     // fp64 [B, G, 2] each
+  const Tensors& recorded;  // [B, M, C] each
+  const Tensor& blend;      // fp64 [K], one for each of stats
+  const Tensor& index;      // int32 [N]
+  const Tensor& packed;     // [B, N, C]
 };
 
-// Everything but the terms' pointers, which update_terms sets.
 static GroupStatsParams checked_terms(const NormArguments& a) {
   const char* op = "norm_affine";
   check_terms(op, "stats", a.stats);
   check_as_many(op, "recorded", a.recorded, "stats", a.stats);
-  check_as_many(op, "blend", a.blend, "stats", a.stats);
+  check_weights(op, "blend", a.blend, a.stats);
   check_shape({op, "stats[0]", a.stats[0]}, "[B, G, 2]", {-1, -1, 2});
   GroupStatsParams params = row_params(op, "packed", a.packed, a.stats[0].size(1));
   for (size_t k = 0; k < a.stats.size(); ++k) {
@@ -29,7 +28,10 @@ static GroupStatsParams checked_terms(const NormArguments& a) {
                  {params.batch, params.groups, 2});
     check_tensor({op, rows.c_str(), a.recorded[k]}, a.packed, a.packed.scalar_type(), "[B, M, C]",
                  {params.batch, k ? a.recorded[0].size(1) : -1, params.channels});
+    params.base[k] = a.stats[k].const_data_ptr<double>();
+    params.old_rows[k] = a.recorded[k].const_data_ptr();
   }
+  params.terms = static_cast<int64_t>(a.stats.size());
   check_tensor({op, "index", a.index}, a.packed, ScalarType::Int, "[N]", {params.row_count});
   params.old_index = a.index.const_data_ptr<int32_t>();
   params.old_row_count = a.recorded[0].size(1);
@@ -43,52 +45,35 @@ static DType parameter_dtype(const char* name, const Tensor& parameter, const Te
   return storage_dtype({"norm_affine", name, parameter});
 }
 
-static Tensor update_terms(const Launch& launch, const NormArguments& a, GroupStatsParams params) {
-  const auto terms = static_cast<int64_t>(a.stats.size());
-  const Tensor updated =  // [K, B, G, 2]
-      new_tensor(a.packed, {terms, params.batch, params.groups, 2}, ScalarType::Double);
-  const Tensor partial = new_partial(params, a.packed);  // the terms' sums are made one after another
-  params.partial = partial.mutable_data_ptr<double>();
-  for (int64_t k = 0; k < terms; ++k) {
-    params.old_rows = a.recorded[k].const_data_ptr();
-    params.base = a.stats[k].const_data_ptr<double>();
-    params.out = updated.mutable_data_ptr<double>() + k * params.batch * params.groups * 2;
-    launch.run(device::group_stats, params);
-  }
-  return updated;
-}
-
-std::tuple<Tensor, Tensor> norm_affine(const Tensors& stats,              // fp64 [B, G, 2] each
-                                       const Tensors& recorded,           // [B, M, C] each
-                                       const std::vector<double>& blend,  // one for each of stats
-                                       const Tensor& index,               // int32 [N]
-                                       const Tensor& packed,              // [B, N, C]
-                                       const OptionalTensor& weight,      // [C]
-                                       const OptionalTensor& bias,        // [C]
+std::tuple<Tensor, Tensor> norm_affine(const Tensors& stats,          // fp64 [B, G, 2] each
+                                       const Tensors& recorded,       // [B, M, C] each
+                                       const Tensor& blend,           // fp64 [K], one for each of stats
+                                       const Tensor& index,           // int32 [N]
+                                       const Tensor& packed,          // [B, N, C]
+                                       const OptionalTensor& weight,  // [C]
+                                       const OptionalTensor& bias,    // [C]
                                        double eps) {
-  const NormArguments arguments{stats, recorded, blend, index, packed};
-  const GroupStatsParams sums = checked_terms(arguments);
   NormAffineParams params{};
+  params.sums = checked_terms({stats, recorded, blend, index, packed});
   if (weight) params.weight_dtype = parameter_dtype("weight", *weight, packed);
   if (bias) params.bias_dtype = parameter_dtype("bias", *bias, packed);
   const Launch launch(packed);
-  check_index({"norm_affine", "index", index}, launch, 0, sums.old_row_count);
+  GroupStatsParams& sums = params.sums;
+  check_index({"norm_affine", "index", index}, launch, -1, sums.old_row_count);
 
   const Tensor scale = new_tensor(packed, {sums.batch, sums.channels}, ScalarType::Float);
   const Tensor shift = new_tensor(packed, {sums.batch, sums.channels}, ScalarType::Float);
-  const Tensor updated = update_terms(launch, arguments, sums);
-  params.stats = updated.const_data_ptr<double>();
-  for (size_t k = 0; k < blend.size(); ++k) params.blend[k] = blend[k];
+  const Tensor updated = new_tensor(packed, {sums.terms, sums.batch, sums.groups, 2}, ScalarType::Double);
+  const Tensor partial = new_partial(sums, packed);
+  sums.out = updated.mutable_data_ptr<double>();
+  sums.partial = partial.mutable_data_ptr<double>();
+  params.blend = blend.const_data_ptr<double>();
   params.weight = weight ? weight->const_data_ptr() : nullptr;
   params.bias = bias ? bias->const_data_ptr() : nullptr;
   params.scale = scale.mutable_data_ptr<float>();
   params.shift = shift.mutable_data_ptr<float>();
   params.count = static_cast<double>(sums.old_row_count * (sums.channels / sums.groups));
   params.eps = eps;
-  params.terms = static_cast<int64_t>(blend.size());
-  params.batch = sums.batch;
-  params.channels = sums.channels;
-  params.groups = sums.groups;
   launch.run(device::norm_affine, params);
   return {scale, shift};
 }

@@ -195,7 +195,7 @@ def test_a_sparse_convolution_counts_its_products_and_the_rows_that_it_activates
 def test_a_norm_in_one_op_counts_for_the_norm_and_a_blend_for_each_of_its_terms() -> None:
     model = nn.Sequential(nn.GroupNorm(2, 4))
     rows, packed = torch.ones(2, 5, 4), torch.ones(2, 3, 4)
-    index, weights = torch.zeros(3, dtype=torch.int32), [3.0, -3.0, 1.0]
+    index, weights = torch.zeros(3, dtype=torch.int32), torch.tensor([3.0, -3.0, 1.0]).double()
     stats = sige.ops.group_stats(rows, 2)
     with torch.no_grad(), count_macs(model) as macs:
         sige.ops.norm_affine([stats] * 3, [rows] * 3, weights, index, packed, model[0].weight, model[0].bias)

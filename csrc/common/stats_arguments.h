@@ -15,6 +15,7 @@ inline GroupStatsParams row_params(const char* op, const char* name, const Tenso
   }
   GroupStatsParams params{};
   params.rows = rows.const_data_ptr();
+  params.terms = 1;
   params.batch = rows.size(0);
   params.row_count = rows.size(1);
   params.channels = rows.size(2);
@@ -23,10 +24,10 @@ inline GroupStatsParams row_params(const char* op, const char* name, const Tenso
   return params;
 }
 
-// The workspace of one sum over `params.row_count` rows: fp64 [B, ceil(N / kStatsRows), G, 2].
+// The workspace of sums over `params.row_count` rows: fp64 [K, B, ceil(N / kStatsRows), G, 2].
 inline Tensor new_partial(const GroupStatsParams& params, const Tensor& rows) {
   const int64_t blocks = ceil_div(params.row_count, kStatsRows);
-  return new_tensor(rows, {params.batch, blocks, params.groups, 2}, ScalarType::Double);
+  return new_tensor(rows, {params.terms, params.batch, blocks, params.groups, 2}, ScalarType::Double);
 }
 
 }  // namespace sige

@@ -16,11 +16,15 @@ inline void check_terms(const char* op, const char* name, const Tensors& terms) 
   }
 }
 
-template <typename Entry>
-void check_as_many(const char* op, const char* name, const std::vector<Entry>& got, const char* first,
-                   const Tensors& terms) {
+inline void check_as_many(const char* op, const char* name, const Tensors& got, const char* first,
+                          const Tensors& terms) {
   if (got.size() == terms.size()) return;
   fail(op, ": ", name, " has ", got.size(), " entries, expected ", terms.size(), " like ", first);
+}
+
+// The weights of a blend: fp64 [K] on the device of the terms, so that a CUDA graph can run with other weights.
+inline void check_weights(const char* op, const char* name, const Tensor& weights, const Tensors& terms) {
+  check_tensor({op, name, weights}, terms[0], ScalarType::Double, "[K]", {static_cast<int64_t>(terms.size())});
 }
 
 // "rows[2]"

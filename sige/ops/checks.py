@@ -12,7 +12,15 @@ from torch import Tensor
 
 from sige.errors import OpError
 
-__all__ = ["MOST_TERMS", "check_as_many", "check_index", "check_storage_dtype", "check_tensor", "check_terms"]
+__all__ = [
+    "MOST_TERMS",
+    "check_as_many",
+    "check_index",
+    "check_storage_dtype",
+    "check_tensor",
+    "check_terms",
+    "check_weights",
+]
 
 MOST_TERMS = 8  # of a blend; csrc/common/types.h holds the same number
 
@@ -69,6 +77,11 @@ def check_as_many(op: str, name: str, got: Sequence[object], first: str, terms: 
     """Refuses a list that has another number of entries than `terms`, the list called `first`."""
     if len(got) != len(terms):
         raise OpError(f"{op}: {name} has {len(got)} entries, expected {len(terms)} like {first}")
+
+
+def check_weights(op: str, name: str, weights: Tensor, terms: Sequence[Tensor]) -> None:
+    """Refuses weights of a blend that are not fp64 [K] on the device of its K terms."""
+    check_tensor(op, name, weights, terms[0], torch.float64, "[K]", (len(terms),))
 
 
 def check_index(op: str, name: str, index: Tensor, low: int, high: int) -> None:

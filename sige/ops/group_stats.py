@@ -32,6 +32,8 @@ def update_group_stats(
 ) -> Tensor:  # fp64 [B, G, 2]
     """`stats` minus the recorded rows `index[n]`, plus the packed rows n that replace them.
 
+    A packed row whose entry is -1 does not count.
+
     >>> recorded = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     >>> index, packed = torch.tensor([1], dtype=torch.int32), torch.tensor([[[0.0, 5.0]]])
     >>> update_group_stats(group_stats(recorded, 1), recorded, index, packed).tolist()
@@ -73,8 +75,10 @@ def _update_group_stats_reference(
     packed: Tensor,  # [B, N, C]
 ) -> Tensor:  # [B, G, 2]
     groups = stats.shape[1]
-    old = recorded if index is None else recorded[:, index.long()]  # [B, N, C]
-    return stats - _group_stats_reference(old, groups) + _group_stats_reference(packed, groups)
+    if index is not None:
+        counts = index >= 0
+        recorded, packed = recorded[:, index[counts].long()], packed[:, counts]
+    return stats - _group_stats_reference(recorded, groups) + _group_stats_reference(packed, groups)
 
 
 def check_rows(op: str, name: str, rows: Tensor, groups: int) -> None:
@@ -86,7 +90,7 @@ def check_rows(op: str, name: str, rows: Tensor, groups: int) -> None:
 
 
 def _update_range(stats: Tensor, recorded: Tensor, index: Tensor | None, packed: Tensor) -> IndexRange | None:
-    return None if index is None else IndexRange("index", index, 0, recorded.shape[1])
+    return None if index is None else IndexRange("index", index, -1, recorded.shape[1])
 
 
 register(

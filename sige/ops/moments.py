@@ -19,7 +19,7 @@ def blend_stats(
 ) -> Tensor:  # fp64 [B, G, 2]
     """Sums with the blend's mean and variance: means are weighted, variances are weighted on a logarithmic scale.
 
-    A single term of weight 1 comes back unchanged.
+    Terms of weight 0 are left out; a term of weight 1 that is left alone comes back unchanged.
 
     A forecast has negative weights. Blended sums of squares could leave a variance below zero; this cannot.
 
@@ -27,10 +27,11 @@ def blend_stats(
     >>> [round(value, 6) for value in blend_stats(sums, [2.0, -1.0], count=2).flatten().tolist()]  # variances 4 and 2
     [0.0, 16.0]
     """
-    if len(stats) == 1 and weights[0] == 1.0:
-        return stats[0]
+    terms = [(sums, weight) for sums, weight in zip(stats, weights, strict=True) if weight != 0.0]
+    if [weight for _, weight in terms] == [1.0]:
+        return terms[0][0]
     mean = log_variance = torch.zeros_like(stats[0][..., 0])  # [B, G]
-    for sums, weight in zip(stats, weights, strict=True):
+    for sums, weight in terms:
         moments = sums / count
         variance = (moments[..., 1] - moments[..., 0].square()).clamp(min=LEAST_VARIANCE)
         mean = mean + weight * moments[..., 0]

@@ -46,7 +46,7 @@ def updated_affine(
     stats, rows = recorded.parts(key)
     if len(stats) > MOST_TERMS:  # more than the op takes: many small calls instead
         return _affine_of(blended_sums(recorded, key, index, packed), recorded, key, norm)
-    return norm_affine(stats, rows, recorded.weights, index, packed, norm.weight, norm.bias, norm.eps)
+    return norm_affine(stats, rows, recorded.factors, index, packed, norm.weight, norm.bias, norm.eps)
 
 
 def blended_sums(

@@ -84,7 +84,7 @@ class Program:
     def _filled(self, arguments: dict[str, Any], packed_pass: PackedPass) -> list[Any]:
         """The slots as a run begins with them."""
         slots = list(self.slots)
-        slots[READ], slots[BLEND] = packed_pass.recorded.read, packed_pass.recorded.weights
+        slots[READ], slots[BLEND] = packed_pass.recorded.read, packed_pass.recorded.factors
         tensors = tensors_of(arguments)
         for slot, path in self.paths.items():
             slots[slot] = tensors[path]
@@ -125,13 +125,13 @@ def traced(
         raise TraceError("a module has a hook, which must run in every pass")
     weights = [weight for part in parts for weight in part._parameters.values() if weight is not None]
     buffers = [buffer for part in parts for buffer in part._buffers.values() if buffer is not None]
-    trace = Trace(packed_pass.recorded.weights)
+    trace = Trace(packed_pass.recorded.factors)
     trace.add_weights([*weights, *buffers])
     others = trace.add_arguments(tensors_of(arguments))
     kept: dict[str, Tensor] = {}
     watched = PackedPass(
         TracedLayout(packed_pass.layout, trace),
-        TracedComponent(packed_pass.recorded.name, packed_pass.recorded.terms, trace),
+        TracedComponent(packed_pass.recorded.name, packed_pass.recorded.terms, trace, packed_pass.recorded),
         packed_pass.exact_statistics,
         TracedPrompt(packed_pass.prompt, trace),
         None if packed_pass.kept is None else kept,

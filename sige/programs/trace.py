@@ -32,7 +32,6 @@ from sige.recordings import BlendedComponent
 
 __all__ = ["Line", "Trace", "TraceError", "TracedComponent", "TracedLayout", "TracedPrompt"]
 
-BLENDS = {"sige::blend_rows": 1, "sige::norm_affine": 2}  # op -> place of its argument that holds the blend's weights
 SMALL = 1 << 12  # elements of a result of constants that is kept; larger ones are made anew, unless they are views
 READ, BLEND = 0, 1  # slots: the function that reads recordings, the weights of the blend
 _T = TypeVar("_T")
@@ -57,9 +56,8 @@ class Line:
 class Trace(TorchDispatchMode):
     """Inside `with trace:` ops run as they are, and become lines."""
 
-    def __init__(self, weights: list[float]) -> None:  # of the blend
+    def __init__(self, factors: Tensor) -> None:  # fp64 [K], the weights of the blend
         super().__init__()
-        self.weights = weights
         self.slots: list[Any] = [None, None]  # what is kept in each; None where it is filled at each run
         self.lines: list[Line] = []
         self.paths: dict[int, Path] = {}  # by the slot that is filled
@@ -70,6 +68,7 @@ class Trace(TorchDispatchMode):
         self._numbers: dict[Any, int] = {}  # slots of constants that are no tensors
         self._storages: set[int] = set()  # of weights
         self._paused = False
+        self._slot_of[id(factors)] = weakref.ref(factors), BLEND
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
 
@@ -120,8 +119,7 @@ class Trace(TorchDispatchMode):
         schema = func._schema
         if torch.Tag.nondeterministic_seeded in func.tags and _drops(schema, args, kwargs):
             raise TraceError(f"{func} draws random numbers")
-        place = BLENDS.get(schema.name)
-        reads = tuple([self._blend(value) if at == place else self._slot(value) for at, value in enumerate(args)])
+        reads = tuple(map(self._slot, args))
         if schema.is_mutable:
             self._check_written(func, reads)
         call = partial(func, **{name: self._constant(value) for name, value in kwargs.items()}) if kwargs else func
@@ -208,11 +206,6 @@ class Trace(TorchDispatchMode):
             raise TraceError("an op gets a tensor by name")
         return value
 
-    def _blend(self, weights: list[float]) -> int:
-        if weights != self.weights:
-            raise TraceError(f"a blend of {len(self.weights)} recordings is summed in parts")
-        return BLEND
-
     def _new(self, value: Any) -> int:
         self.slots.append(value)
         return len(self.slots) - 1
@@ -239,6 +232,11 @@ class TracedComponent(BlendedComponent):
     """Recordings whose reads become lines."""
 
     trace: Trace
+    source: BlendedComponent
+
+    @property
+    def factors(self) -> Tensor:  # fp64 [K]
+        return self.source.factors
 
     def read(self, kind: str, term: int, key: str) -> Tensor:
         trace, read = self.trace, super().read

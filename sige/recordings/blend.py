@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -84,6 +85,15 @@ class BlendedComponent:
         """The weights, one for each recording."""
         return [weight for _, weight in self.terms]
 
+    @cached_property
+    def factors(self) -> Tensor:  # fp64 [K]
+        """The weights as the ops read them: on the device of the recordings, written there without waiting for it."""
+        output = self.terms[0][0].output
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        if output is None or output.device.type == "cpu":
+            return weights
+        return (weights.pin_memory() if output.is_cuda else weights).to(output.device, non_blocking=True)
+
     @property
     def keys(self) -> set[str]:
         """The keys of the recorded rows."""
@@ -109,7 +119,8 @@ class BlendedComponent:
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
 
     def _blend_few(self, key: str, terms: range, index: Tensor | None) -> Tensor:  # int [N] -> [B, N, C]
-        return blend_rows([self.read("rows", k, key) for k in terms], [self.terms[k][1] for k in terms], index)
+        weights = self.factors if len(terms) == len(self.terms) else self.factors[terms.start : terms.stop]
+        return blend_rows([self.read("rows", k, key) for k in terms], weights, index)
 
     def parts(self, key: str) -> tuple[list[Tensor], list[Tensor]]:  # fp64 [B, G, 2] each, [B, M, C] each
         """The sums and the rows that each recording keeps under the key, for a norm."""

@@ -197,6 +197,7 @@ def test_a_blend_of_rows_and_its_norm_are_one_op_each() -> None:
     """Every call of an op is a launch on a GPU, so a pass must make few."""
     _, blend = parts()
     index, packed, norm = torch.tensor([7, 0, 3], dtype=torch.int32), torch.randn(2, 3, 8), torch.nn.GroupNorm(4, 8)
+    assert blend.factors.tolist() == blend.weights  # made once a pass, before the first op that reads them
     with torch.no_grad(), Calls() as calls:
         blend.rows("layer", index)
         updated_affine(blend, "layer", norm, index, packed)

@@ -165,6 +165,7 @@ def _update_group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
         index = torch.randperm(recorded_rows)[:rows].sort().values.int()
         stats = OPS["group_stats"].reference(recorded.double(), groups)
         samples.append((stats, recorded, index, packed))
+        samples.append((stats, recorded, index.where(torch.arange(rows) % 3 > 0, -1), packed))  # some rows do not count
         samples.append((stats, recorded[:, index.long()].contiguous(), None, packed))
     return samples
 
@@ -178,10 +179,12 @@ def _blend_rows_samples(dtype: torch.dtype) -> list[Arguments]:
         (1, 5, 30, 3, [0.125] * 8),  # rows that are read more than once
         (2, 0, 0, 16, [1.0]),
         (1, 300, 290, 280, [0.25, 0.75]),
+        (2, 90, 40, 24, [0.0, 2.0, -1.0]),  # the first term is not read
     ):
         terms = [torch.randn(batch, recorded, channels).to(dtype) for _ in weights]
-        samples.append((terms, weights, _index((rows,), 0, recorded)))
-        samples.append((terms, weights, None))
+        factors = torch.tensor(weights).double()
+        samples.append((terms, factors, _index((rows,), 0, recorded)))
+        samples.append((terms, factors, None))
     return samples
 
 
@@ -193,12 +196,16 @@ def _norm_affine_samples(dtype: torch.dtype) -> list[Arguments]:
         (2, 65, 0, 21, 7, [1.5, -0.5]),
         (1, 130, 130, 20, 1, [0.125] * 8),
         (1, 9, 4, 300, 3, [1.0 + 1e-7]),
+        (2, 90, 40, 24, 4, [0.0, 1.0, 0.0]),
+        (1, 90, 40, 24, 4, [1.5, 0.0, -0.5]),
     ):
         recorded = [torch.randn(batch, recorded_rows, channels).to(dtype) for _ in blend]
         stats = [OPS["group_stats"].reference(term.double(), groups) for term in recorded]
         packed = torch.randn(batch, rows, channels).add(0.5).to(dtype)
         index = torch.randperm(recorded_rows)[:rows].sort().values.int()
+        index[::3] = -1  # rows that do not count
         weight, bias = torch.randn(2, channels).unbind()
+        blend = torch.tensor(blend).double()
         samples.append((stats, recorded, blend, index, packed, weight.to(dtype), bias.to(dtype), 1e-5))
         samples.append((stats, recorded, blend, index, packed, weight, None, 1e-6))
         samples.append((stats, recorded, blend, index, packed, None, bias, 1e-6))
@@ -211,7 +218,7 @@ def _constant_norm_samples(dtype: torch.dtype) -> list[Arguments]:
     stats, index = OPS["group_stats"].reference(rows.double(), 2), torch.tensor([4], dtype=torch.int32)
     packed = rows[:, :1]
     return [
-        ([stats] * len(blend), [rows] * len(blend), blend, index, packed, None, None, 1e-5)
+        ([stats] * len(blend), [rows] * len(blend), torch.tensor(blend).double(), index, packed, None, None, 1e-5)
         for blend in ([1.0], [2.0, -1.0])
     ]
 

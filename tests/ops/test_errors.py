@@ -87,7 +87,8 @@ MISTAKES = [
     Mistake("update_group_stats", "index", None, "recorded has shape [2, 200, 64], expected [B, M, C] = [2, 70, 64]"),
     Mistake("blend_rows", "rows", [], "rows has 0 tensors, expected 1 to 8"),
     Mistake("blend_rows", "rows", [torch.zeros(2, 200, 64)] * 9, "rows has 9 tensors, expected 1 to 8"),
-    Mistake("blend_rows", "weights", [1.5, -0.5], "weights has 2 entries, expected 3 like rows"),
+    Mistake("blend_rows", "weights", torch.ones(2).double(), "weights has shape [2], expected [K] = [3]"),
+    Mistake("blend_rows", "weights", torch.ones(3), "weights has dtype float32, expected float64"),
     Mistake(
         "blend_rows",
         "rows",
@@ -99,7 +100,7 @@ MISTAKES = [
     ),
     Mistake("norm_affine", "stats", [], "stats has 0 tensors, expected 1 to 8"),
     Mistake("norm_affine", "recorded", [torch.zeros(2, 200, 64)], "recorded has 1 entries, expected 3 like stats"),
-    Mistake("norm_affine", "blend", [1.0], "blend has 1 entries, expected 3 like stats"),
+    Mistake("norm_affine", "blend", torch.ones(1).double(), "blend has shape [1], expected [K] = [3]"),
     Mistake(
         "norm_affine", "stats", list(torch.zeros(3, 2, 5, 2).double()), "groups is 5, expected a divisor of the 64"
     ),
@@ -177,10 +178,10 @@ MISTAKES = [
         "index names position 0 twice, expected each at most once",
     ),
     Mistake(
-        "update_group_stats", "index", torch.full((70,), 200, dtype=torch.int32), "expected every entry in [0, 200)"
+        "update_group_stats", "index", torch.full((70,), 200, dtype=torch.int32), "expected every entry in [-1, 200)"
     ),
     Mistake("blend_rows", "index", torch.full((3,), -1, dtype=torch.int32), "expected every entry in [0, 200)"),
-    Mistake("norm_affine", "index", torch.full((70,), 200, dtype=torch.int32), "expected every entry in [0, 200)"),
+    Mistake("norm_affine", "index", torch.full((70,), 200, dtype=torch.int32), "expected every entry in [-1, 200)"),
     Mistake(
         "block_attention", "index", torch.full((200,), 270, dtype=torch.int32), "expected every entry in [-1, 270)"
     ),

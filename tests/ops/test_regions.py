@@ -159,9 +159,9 @@ def test_scale_and_shift_are_the_group_norm_of_the_mixed_rows(
     index = region.index(height, width)
     mixed = torch.where(torch.tensor(region.active(height, width)), new, old)
     stats = OPS["group_stats"].reference(rows, groups)
-    tensors = torch.tensor(index), rows_of(new, index), weight, bias
+    tensors = torch.ones(1).double(), torch.tensor(index), rows_of(new, index), weight, bias
     on_device = [value.to(backend.device) for value in tensors]
-    arguments = [stats.to(backend.device)], [rows.to(backend.device)], [1.0], *on_device, 1e-5
+    arguments = [stats.to(backend.device)], [rows.to(backend.device)], *on_device, 1e-5
     scale, shift = (value.cpu()[:, :, None, None] for value in backend("norm_affine", *arguments))
     expected = F.group_norm(mixed, groups, weight, bias, 1e-5)
     torch.testing.assert_close(mixed * scale + shift, expected, rtol=1e-4, atol=1e-4)
