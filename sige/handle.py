@@ -248,6 +248,7 @@ class Handle:
             self._claim = Claim(context, threading.get_ident(), take)
             for attachment in attachments.values():
                 attachment.claim = self._claim
+                attachment.programs.begin()
         try:
             yield
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,7 +26,7 @@ from sige.programs.trace import (
     TraceError,
 )
 
-__all__ = ["Program", "traced"]
+__all__ = ["Program", "last_reads", "run_lines", "traced"]
 
 Packed = Callable[[dict[str, Any], PackedPass], Tensor]  # arguments, pass -> [B, N, C_out]
 
@@ -65,23 +65,14 @@ class Program:
 
     def run(self, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         """The output at the active positions, as the layers would return it, bit for bit."""
-        slots = self._filled(arguments, packed_pass)
-        for line, forgotten in zip(self.lines, self.forgets, strict=True):
-            result = line.call(*[slots[slot] for slot in line.reads])
-            if line.unpacks:
-                for slot, one in zip(line.fills, result, strict=True):
-                    slots[slot] = one
-            elif line.fills:
-                slots[line.fills[0]] = result
-            del result
-            for slot in forgotten:
-                slots[slot] = None
+        slots = self.filled(arguments, packed_pass)
+        run_lines(self.lines, self.forgets, slots)
         for key, slot in self.kept.items():
             packed_pass.keep(key, slots[slot])
         output: Tensor = slots[self.returned]
         return output
 
-    def _filled(self, arguments: dict[str, Any], packed_pass: PackedPass) -> list[Any]:
+    def filled(self, arguments: dict[str, Any], packed_pass: PackedPass) -> list[Any]:
         """The slots as a run begins with them."""
         slots = list(self.slots)
         slots[READ], slots[BLEND] = packed_pass.recorded.read, packed_pass.recorded.factors
@@ -143,7 +134,7 @@ def traced(
     returned, slots = trace.slot_of(output), {key: trace.slot_of(rows) for key, rows in kept.items()}
     program = Program(
         lines=tuple(trace.lines),
-        forgets=_forgotten(trace.lines, {returned, *slots.values()}),
+        forgets=last_reads(trace.lines, {returned, *slots.values()}),
         slots=tuple(trace.slots),
         paths=trace.paths,
         indices=tuple((slot, name, packed_pass.layout.read(name).shape) for slot, name in trace.indices.items()),
@@ -166,7 +157,21 @@ def _with(value: Any, others: dict[Path, Tensor], path: Path = ()) -> Any:
     return value
 
 
-def _forgotten(lines: list[Line], kept: set[int]) -> tuple[tuple[int, ...], ...]:
+def run_lines(lines: Sequence[Line], forgets: Sequence[Sequence[int]], slots: list[Any]) -> None:
+    """Calls line after line; after each it empties the slots that no later line reads."""
+    for line, forgotten in zip(lines, forgets, strict=True):
+        result = line.call(*[slots[slot] for slot in line.reads])
+        if line.unpacks:
+            for slot, one in zip(line.fills, result, strict=True):
+                slots[slot] = one
+        elif line.fills:
+            slots[line.fills[0]] = result
+        del result
+        for slot in forgotten:
+            slots[slot] = None
+
+
+def last_reads(lines: Sequence[Line], kept: set[int]) -> tuple[tuple[int, ...], ...]:
     """For each line the slots that lines fill and no later line reads: a tensor lives as long as among the layers."""
     filled = {slot for line in lines for slot in line.fills} - kept
     last = {slot: at for at, line in enumerate(lines) for slot in (*line.fills, *line.reads)}

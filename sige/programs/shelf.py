@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from sige.errors import ConfigError
 from sige.packed.features import PackedPass
+from sige.programs.arena import Arena
 from sige.programs.arguments import as_tensors, shape_of
 from sige.programs.program import Packed, Program, traced
+from sige.programs.replay import Capture, Replay, capture_on_cuda
 from sige.programs.trace import TraceError
 
 __all__ = ["Programs"]
@@ -38,12 +40,28 @@ class Programs:
 
     def __init__(self) -> None:
         self.why_not = ""  # the reason of the last pass that could not be traced
+        self.why_no_graph = ""  # the reason of the last program that could not be captured
         self._kinds: OrderedDict[Hashable, Kind] = OrderedDict()
+        self._replays: OrderedDict[int, Replay] = OrderedDict()  # by the program's id; each holds its program
+        self._arena = Arena()
 
     def clear(self) -> None:
         """Forgets every program: weights or modules have changed."""
         self._kinds.clear()
         self.why_not = ""
+        self.forget_graphs()
+
+    def begin(self) -> None:
+        """A context begins: its passes read recordings anew, which may have been written to since."""
+        self._arena.forget_contents()
+        for replay in self._replays.values():
+            replay.forget_contents()
+
+    def forget_graphs(self) -> None:
+        """Forgets every graph and what it read."""
+        self._replays.clear()
+        self._arena = Arena()
+        self.why_no_graph = ""
 
     def run(self, packed: Packed, module: nn.Module, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:
         """The output [B, N, C_out] of the packed pass: by a program, if there can be one, and else by the layers."""
@@ -51,10 +69,11 @@ class Programs:
         if after is None or self.why_not:
             return packed(arguments, packed_pass)
         arguments = as_tensors(arguments)
-        kind = self._kind(_key(arguments, packed_pass))
+        key = _key(arguments, packed_pass)
+        kind = self._kind(key)
         for program in kind.programs:
             if program.fits(packed_pass.layout):
-                return program.run(arguments, packed_pass)
+                return self._run(program, arguments, packed_pass)
         kind.passes += 1
         if kind.passes <= after:
             return packed(arguments, packed_pass)
@@ -68,6 +87,28 @@ class Programs:
         kind.passes = 0
         return output
 
+    def _run(self, program: Program, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
+        """Runs the program, as a graph where there can be one."""
+        sample = arguments["sample"]
+        capture = captures(sample)
+        if capture is None or self.why_no_graph:
+            return program.run(arguments, packed_pass)
+        try:
+            replay = self._replays.get(id(program))
+            if replay is None:
+                replay = Replay(program, self._arena, shape_of({"sample": sample}), capture)
+            output = replay.run(arguments, packed_pass)
+        except (TraceError, RuntimeError) as error:
+            self.forget_graphs()
+            self.why_no_graph = str(error)
+            logger.debug("packed passes of this model run as programs, not as graphs: %s", error)
+            return program.run(arguments, packed_pass)
+        self._replays[id(program)] = replay
+        self._replays.move_to_end(id(program))
+        while len(self._replays) > MOST:
+            self._replays.popitem(last=False)
+        return output
+
     def _kind(self, key: Hashable) -> Kind:
         kind = self._kinds.setdefault(key, Kind())
         self._kinds.move_to_end(key)
@@ -79,6 +120,16 @@ class Programs:
     def programs(self) -> list[Program]:
         """The programs that are kept."""
         return [program for kind in self._kinds.values() for program in kind.programs]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what graphs read from recordings."""
+        return self._arena.nbytes
+
+    @property
+    def graphs(self) -> list[Replay]:
+        """The programs that are captured as graphs."""
+        return list(self._replays.values())
 
 
 def _pays_after(sample: Tensor) -> int | None:
@@ -94,6 +145,14 @@ def _pays_after(sample: Tensor) -> int | None:
     if said != "auto":
         raise ConfigError(f"SIGE_PROGRAMS: got {said!r}, expected auto, 0 for never, or a number of passes")
     return PAYS_AFTER if sample.device.type == "cpu" else 1
+
+
+def captures(sample: Tensor) -> Capture | None:
+    """How programs on this device are captured; None where they are not. `SIGE_GRAPH` is `auto`, or `0` for never."""
+    said = os.environ.get("SIGE_GRAPH", "auto")
+    if said not in ("auto", "0"):
+        raise ConfigError(f"SIGE_GRAPH: got {said!r}, expected auto, or 0 for never")
+    return capture_on_cuda if said == "auto" and sample.is_cuda else None
 
 
 def _key(arguments: dict[str, Any], packed_pass: PackedPass) -> Hashable:

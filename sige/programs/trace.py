@@ -34,6 +34,7 @@ __all__ = ["Line", "Trace", "TraceError", "TracedComponent", "TracedLayout", "Tr
 
 SMALL = 1 << 12  # elements of a result of constants that is kept; larger ones are made anew, unless they are views
 READ, BLEND = 0, 1  # slots: the function that reads recordings, the weights of the blend
+READS, LISTS = "read", "list"  # names of lines that call no op
 _T = TypeVar("_T")
 Projector = tuple[nn.Module, nn.Module, Callable[[Tensor], KeyValue]]  # the arguments of `PromptKeys.project`
 
@@ -51,6 +52,7 @@ class Line:
     reads: tuple[int, ...]
     fills: tuple[int, ...]
     unpacks: bool = False  # the call returns a tuple
+    writes: tuple[int, ...] = ()  # of what it reads, what it writes to
 
 
 class Trace(TorchDispatchMode):
@@ -88,7 +90,7 @@ class Trace(TorchDispatchMode):
         """Writes the line that reads from a recording, and returns another object for the tensor that was read."""
         other = self.aside(tensor.detach)
         reads = (READ, *(self._number(value) for value in (kind, term, key)))
-        self.lines.append(Line(_call, "read", reads, (self._fill(other),)))
+        self.lines.append(Line(_call, READS, reads, (self._fill(other),)))
         return other
 
     def add_index(self, tensor: Tensor, name: IndexName) -> None:
@@ -120,8 +122,7 @@ class Trace(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags and _drops(schema, args, kwargs):
             raise TraceError(f"{func} draws random numbers")
         reads = tuple(map(self._slot, args))
-        if schema.is_mutable:
-            self._check_written(func, reads)
+        writes = self._written(func, reads) if schema.is_mutable else ()
         call = partial(func, **{name: self._constant(value) for name, value in kwargs.items()}) if kwargs else func
         result = func(*args, **kwargs)
         unpacks = isinstance(result, tuple | list)
@@ -132,18 +133,22 @@ class Trace(TorchDispatchMode):
             for one in results:
                 self._keep(one)
         elif schema.is_mutable and all(self._find(one) is not None for one in results):
-            self.lines.append(Line(call, schema.name, reads, ()))  # it returns what it wrote to
+            self.lines.append(Line(call, schema.name, reads, (), writes=writes))  # it returns what it wrote to
         else:
             fills = tuple([self._fill(one) for one in results])
-            self.lines.append(Line(call, schema.name, reads, fills, unpacks))
+            self.lines.append(Line(call, schema.name, reads, fills, unpacks, writes))
         return result
 
-    def _check_written(self, func: Any, reads: tuple[int, ...]) -> None:
-        """An op may write to what another op of the pass returned, and to nothing else."""
-        made = {slot for line in self.lines if line.call is not _call for slot in line.fills}
+    def _written(self, func: Any, reads: tuple[int, ...]) -> tuple[int, ...]:
+        """The slots that an op writes to: what another op of the pass returned, and nothing else."""
+        made = {slot for line in self.lines if line.name != READS for slot in line.fills}
+        written = []
         for argument, slot in zip(func._schema.arguments, reads, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write and slot not in made:
-                raise TraceError(f"{func} writes to an input or to a weight")
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                if slot not in made:
+                    raise TraceError(f"{func} writes to an input or to a weight")
+                written.append(slot)
+        return tuple(written)
 
     def _is_kept(self, result: Tensor | None, args: Any) -> bool:
         """Says whether a result of constants is kept: a view of them, or a few numbers that no weight is part of."""
@@ -171,7 +176,7 @@ class Trace(TorchDispatchMode):
             return slot
         if isinstance(value, list | tuple) and any(isinstance(one, Tensor) for one in value):
             slot = self._new(None)
-            self.lines.append(Line(_list, "list", tuple(map(self._slot, value)), (slot,)))
+            self.lines.append(Line(_list, LISTS, tuple(map(self._slot, value)), (slot,)))
             return slot
         return self._number(value)
 
