@@ -52,10 +52,10 @@ class Programs:
         self.forget_graphs()
 
     def begin(self) -> None:
-        """A context begins: its passes read recordings anew, which may have been written to since."""
-        self._arena.forget_contents()
-        for replay in self._replays.values():
-            replay.forget_contents()
+        """A context begins: recordings may have been written to since the last one, and are then read anew."""
+        if self._arena.check():
+            for replay in self._replays.values():
+                replay.forget_contents()
 
     def forget_graphs(self) -> None:
         """Forgets every graph and what it read."""

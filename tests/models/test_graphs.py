@@ -230,9 +230,6 @@ def test_a_recording_that_was_written_to_between_edits_is_read_anew(
     assert not torch.equal(before, after)
 
 
-# ---- when there is none ---------------------------------------------------------------------------------------------
-
-
 def test_what_cannot_be_captured_runs_as_a_program_and_says_why(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
