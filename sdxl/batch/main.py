@@ -25,6 +25,7 @@ from sdxl.batch.perform import Make, Outcome
 from sdxl.batch.processes import Processes
 from sdxl.batch.row import Row, fold
 from sdxl.batch.summary import Summary, summarize
+from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.model_flags import add_defaults, add_weights, check_names, defaults_of, weight_fields
 from sdxl.commands.parser import Parser, add_json
 from sdxl.commands.ray_cluster import add_ray
@@ -119,6 +120,7 @@ def _painter(given: Namespace, tasks: Sequence[str], defaults: Defaults, workers
     from sdxl.batch.work import make_painter, quieten
 
     quieten()
+    keep_freed_memory()
     return make_painter(given, tasks, defaults, workers, lane)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from sdxl.checkpoint.configs import config_folder
 from sdxl.checkpoint.embedded import EMBEDDED
 from sdxl.commands.examples import MATCH_EDGE, Example, another_wish, inpainting, painted_over
+from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.parser import Parser, run
 from sdxl.edits.result import Result
 from sdxl.edits.run import run as run_request
@@ -52,6 +53,7 @@ class Timed:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, or 2 after one line that says what the user can mend."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
+    keep_freed_memory()
     return run(_demo, _parse, arguments)
 
 

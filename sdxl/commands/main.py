@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from sdxl.commands.flags import parse
+from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.rules import in_flags
 from sdxl.commands.settings import Settings
 from sdxl.errors import is_out_of_memory
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     settings = None
     escape_logs()
+    keep_freed_memory()
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.parser import Parser
 from sige.config_files import config_folder
 from sige.errors import SigeError
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     escape_logs()
+    keep_freed_memory()
     try:
         options = _parser().parse_args(arguments)
         from sdxl.training.plan import load_plan

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.model_flags import add_defaults, add_weights, check_names
 from sdxl.commands.parser import Parser
 from sdxl.commands.parser import run as run_command
@@ -34,6 +35,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    keep_freed_memory()
     return run_command(_serve, _parse, arguments, interrupted="stopped")
 
 
