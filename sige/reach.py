@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -52,19 +53,19 @@ class AxisReach:
     inputs: int
     upsampled: int
 
-    @property
+    @cached_property
     def places(self) -> tuple[int, int]:
         """The first place that is read, and the one after the last."""
         first = self.start * self.stride - self.padding
         return first, first + (self.stop - self.start - 1) * self.stride + self.kernel
 
-    @property
+    @cached_property
     def inside(self) -> tuple[int, int]:
         """The same without padding; equal numbers where all is padding."""
         first, end = (min(max(place, 0), self.upsampled) for place in self.places)
         return first, end
 
-    @property
+    @cached_property
     def span(self) -> tuple[int, int]:
         """The first input position that is read, and the one after the last."""
         first, end = self.inside
