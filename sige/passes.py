@@ -22,7 +22,7 @@ from sige.recordings import Blend, ComponentRecording, Patch, Recording
 from sige.region import Region
 from sige.sizes import Size
 
-__all__ = ["Call", "Packing", "Passes", "output_of", "record_outer", "record_pass"]
+__all__ = ["Call", "Packing", "Passes", "names_read", "output_of", "record_outer", "record_pass"]
 
 
 @dataclass
@@ -136,16 +136,19 @@ def record_outer(call: Call, recording: Recording, forecast: Blend) -> Any:
     return result
 
 
-# The index tensors that passes of a component over samples of a size have read, of any region.
-_asked: WeakKeyDictionary[Component, dict[Size, tuple[IndexName, ...]]] = WeakKeyDictionary()
+# What passes of a component over samples of a size have read, of any region.
+_names_read: WeakKeyDictionary[Component, dict[Size, tuple[IndexName, ...]]] = WeakKeyDictionary()
 
 
-def _remember(component: Component, sample: Tensor, layout: Layout) -> None:  # [B, C, h, w]
-    """Notes what the layout was asked for. Two threads may note at once; then the last one's names stay."""
-    known = _asked.setdefault(component, {})
-    size = sample_size(sample)
-    if len(layout.names) != len(known.get(size, ())):
-        known[size] = tuple(layout.names)
+def names_read(component: Component, size: Size) -> tuple[IndexName, ...]:
+    """The index tensors that the component's packed passes over samples of a size have read so far, of any region."""
+    return _names_read.get(component, {}).get(size, ())
+
+
+def _remember(component: Component, size: Size, layout: Layout) -> None:
+    """Notes what the layout was asked for. Two threads may note at once; then the names of the last one stay."""
+    if len(layout.names) != len(names_read(component, size)):
+        _names_read.setdefault(component, {})[size] = tuple(layout.names)
 
 
 @dataclass
@@ -176,7 +179,7 @@ class Packing:
             packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call), kept)
             rows = call.programs.run(component.packed, component.module, arguments, packed_pass)
             unpack(output, rows, layout)
-            _remember(component, sample, layout)
+            _remember(component, sample_size(sample), layout)
         if patch is not None:
             patch.output = output.detach().clone()
         return component.wrap(output, arguments)
@@ -186,7 +189,7 @@ class Packing:
         size = sample_size(sample)
         key = component.name, size, sample.device
         if key not in self._layouts:
-            self._layouts[key] = Layout(self.region, sample.device, _asked.get(component, {}).get(size, ()))
+            self._layouts[key] = Layout(self.region, sample.device, names_read(component, size))
         return self._layouts[key]
 
     def _prompt_of(self, call: Call) -> PromptKeys:

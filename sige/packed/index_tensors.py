@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -95,9 +96,8 @@ def upload(arrays: Sequence[Int32Array], device: torch.device) -> list[Tensor]:
     >>> [tensor.tolist() for tensor in upload([np.arange(2, dtype=np.int32)] * 2, torch.device("cpu"))]
     [[0, 1], [0, 1]]
     """
-    ends = np.cumsum([-(-array.size // _ALIGNED) * _ALIGNED for array in arrays], dtype=np.int64).tolist()
-    starts = [0, *ends[:-1]]
-    flat, values = _host(ends[-1] if ends else 0, device)
+    *starts, end = accumulate((-(-array.size // _ALIGNED) * _ALIGNED for array in arrays), initial=0)
+    flat, values = _host(end, device)
     for start, array in zip(starts, arrays, strict=True):
         values[start : start + array.size] = array.ravel()
     moved = flat.to(device, non_blocking=True)
