@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -80,6 +81,10 @@ def cover_box(
     (rows, columns), (y, x) = pixels.shape, box[:2]
     top, bottom = y * height // rows, -(-box.bottom * height // rows)
     left, right = x * width // columns, -(-box.right * width // columns)
+    if rows % height == 0 and columns % width == 0:
+        down, across = rows // height, columns // width
+        inside = pixels[top * down : bottom * down, left * across : right * across]
+        return _cover_whole(inside, down, across), Box(top, left, bottom, right)
     covered = _cover_axis(pixels, top, bottom, height, axis=0)
     return _cover_axis(covered, left, right, width, axis=1), Box(top, left, bottom, right)
 
@@ -88,6 +93,18 @@ def read_only(array: _Array) -> _Array:
     """The array itself, closed to writing."""
     array.flags.writeable = False
     return array
+
+
+def _cover_whole(pixels: BoolArray, down: int, across: int) -> BoolArray:  # [h * down, w * across] -> [h, w]
+    """Says of each block of down x across pixels whether any is true."""
+    covered = np.bitwise_or.reduce(pixels.reshape(-1, down, pixels.shape[1]), axis=1)
+    word = math.gcd(across, 8)  # bytes that are looked at together
+    words = covered.view(f"u{word}")
+    step = across // word
+    found = words[:, ::step]
+    for offset in range(1, step):
+        found = found | words[:, offset::step]
+    return np.asarray(found != 0)
 
 
 def _cover_axis(pixels: BoolArray, start: int, stop: int, count: int, axis: int) -> BoolArray:
