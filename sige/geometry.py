@@ -9,10 +9,10 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from sige.errors import GeometryError
-from sige.positions import BoolArray, Int32Array, cover, read_only
+from sige.positions import Box, Int32Array, read_only
+from sige.reach import AxisReach, Reach
 from sige.region import Region
 from sige.sizes import Size
 
@@ -167,37 +167,25 @@ def _build_map(region: Region, geometry: Geometry, height: int, width: int) -> G
     output_size = geometry.output_size(height, width)
     _check_rows(height, width)
     packed, outputs = region.index(height, width), region.index(*output_size)
-    needed = _needed(region.active(*output_size), geometry, height, width)
-    halo = np.flatnonzero(needed & ~region.active(height, width)).astype(np.int32)
-
-    # The row of each input position that is read, and one more entry for the padding.
-    rows = np.full(height * width + 1, -1, dtype=np.int32)
-    rows[packed] = np.arange(len(packed))
-    rows[halo] = np.arange(len(packed), len(packed) + len(halo))
-
-    # An address is the sum of a row's part and a column's part. In the padding one part lies at or beyond the end, and
-    # clipping takes the sum to the last entry.
-    end = height * width
-    top, left, _, _ = geometry.padding
-    rows_up, columns_up = geometry.upsampled_size(height, width)
-    rows_read = _source(output_size[0], geometry.kernel[0], top, geometry.stride, height, rows_up)
-    columns_read = _source(output_size[1], geometry.kernel[1], left, geometry.stride, width, columns_up)
-    tap_rows, tap_columns = (
-        np.where(read < 0, end, read * pitch) for read, pitch in ((rows_read, width), (columns_read, 1))
-    )
-
     index = np.empty((len(outputs), geometry.taps), dtype=np.int32)
-    for start in range(0, len(outputs), _BLOCK):
-        block = index[start : start + _BLOCK]
-        y, x = np.divmod(outputs[start : start + _BLOCK], np.int32(output_size[1]))
-        from_columns = [addresses.take(x) for addresses in tap_columns]
-        tap = 0
-        for addresses in tap_rows:
-            from_row = addresses.take(y)
-            for from_column in from_columns:
-                block[:, tap] = rows.take(from_row + from_column, mode="clip")
-                tap += 1
+    halo = np.empty(0, dtype=np.int32)
+    if len(outputs):
+        reach = _reach(geometry, region.box(*output_size), (height, width))
+        halo = reach.halo(region.active(*output_size), region.active(height, width))
+        rows = reach.numbered(region.box(height, width), packed, halo)
+        for start in range(0, len(outputs), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            reach.read(rows, outputs[block], output_size[1], index[block])
     return GatherMap(read_only(index), read_only(halo), len(packed), (height, width), output_size)
+
+
+def _reach(geometry: Geometry, outputs: Box, size: Size) -> Reach:
+    top, left, _, _ = geometry.padding
+    (height, width), upsampled, stride = geometry.kernel, geometry.upsampled_size(*size), geometry.stride
+    return Reach(
+        AxisReach(outputs.top, outputs.bottom, height, stride, top, size[0], upsampled[0]),
+        AxisReach(outputs.left, outputs.right, width, stride, left, size[1], upsampled[1]),
+    )
 
 
 def _build_rows(region: Region, height: int, width: int) -> Int32Array:
@@ -206,40 +194,6 @@ def _build_rows(region: Region, height: int, width: int) -> Int32Array:
     rows = np.arange(len(packed), len(packed) + height * width, dtype=np.int32)
     rows[packed] = np.arange(len(packed))
     return read_only(rows)
-
-
-def _needed(
-    outputs: BoolArray,  # [h_out, w_out]
-    geometry: Geometry,
-    height: int,
-    width: int,
-) -> BoolArray:  # [height, width], the input positions that some output reads
-    (top, left, _, _), step = geometry.padding, geometry.stride
-    upsampled, padded = geometry.upsampled_size(height, width), geometry.padded_size(height, width)
-    # A kernel is a rectangle, so the positions that it reaches are marked along the columns, then along the rows.
-    h_out, w_out = outputs.shape
-    columns = np.zeros((h_out, padded[1]), dtype=bool)
-    for tap in range(geometry.kernel[1]):
-        columns[:, tap : tap + step * w_out : step] |= outputs
-    reached = np.zeros(padded, dtype=bool)
-    for tap in range(geometry.kernel[0]):
-        reached[tap : tap + step * h_out : step] |= columns
-    reached = reached[top : top + upsampled[0], left : left + upsampled[1]]
-    if upsampled[0] % height == 0 and upsampled[1] % width == 0:
-        return cover(reached, height, width)
-    needed = np.zeros((height, width), dtype=bool)
-    y, x = np.nonzero(reached)
-    needed[y * height // upsampled[0], x * width // upsampled[1]] = True
-    return needed
-
-
-def _source(
-    outputs: int, kernel: int, before: int, stride: int, inputs: int, upsampled: int
-) -> npt.NDArray[np.intp]:  # [kernel, outputs]
-    """The input position along one axis that each kernel tap of each output reads; -1 in the padding."""
-    position = np.arange(outputs) * stride + np.arange(kernel)[:, None] - before
-    inside = (position >= 0) & (position < upsampled)
-    return np.where(inside, position * inputs // upsampled, -1)
 
 
 def _check_rows(height: int, width: int) -> None:

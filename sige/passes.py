@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,13 +15,14 @@ from sige.errors import RegionError
 from sige.models.component import Component, sample_size, unpack
 from sige.ops import group_stats
 from sige.packed.features import PackedPass
-from sige.packed.layout import Layout
+from sige.packed.layout import IndexName, Layout
 from sige.packed.prompt import PromptKeys
 from sige.programs import Programs
 from sige.recordings import Blend, ComponentRecording, Patch, Recording
 from sige.region import Region
+from sige.sizes import Size
 
-__all__ = ["Call", "Packing", "Passes", "output_of", "record_outer", "record_pass"]
+__all__ = ["Call", "Packing", "Passes", "names_read", "output_of", "record_outer", "record_pass"]
 
 
 @dataclass
@@ -134,6 +136,21 @@ def record_outer(call: Call, recording: Recording, forecast: Blend) -> Any:
     return result
 
 
+# What passes of a component over samples of a size have read, of any region.
+_names_read: WeakKeyDictionary[Component, dict[Size, tuple[IndexName, ...]]] = WeakKeyDictionary()
+
+
+def names_read(component: Component, size: Size) -> tuple[IndexName, ...]:
+    """The index tensors that the component's packed passes over samples of a size have read so far, of any region."""
+    return _names_read.get(component, {}).get(size, ())
+
+
+def _remember(component: Component, size: Size, layout: Layout) -> None:
+    """Notes what the layout was asked for. Two threads may note at once; then the names of the last one stay."""
+    if len(layout.names) != len(names_read(component, size)):
+        _names_read.setdefault(component, {})[size] = tuple(layout.names)
+
+
 @dataclass
 class Packing:
     """The data that the packed passes of an edit share."""
@@ -141,7 +158,7 @@ class Packing:
     region: Region
     exact_statistics: bool
     prompt: PromptKeys
-    _layouts: dict[torch.device, Layout] = field(default_factory=dict)
+    _layouts: dict[tuple[str, Size, torch.device], Layout] = field(default_factory=dict)
 
     @torch.no_grad()
     def packed(self, call: Call, blend: Blend, patch: Patch | None = None) -> Any:
@@ -156,15 +173,24 @@ class Packing:
         self._check_aspect(component.name, sample)
         call.passes.packed += 1
         output = recorded.output()
-        layout = self._layouts.setdefault(sample.device, Layout(self.region, sample.device))
+        layout = self._layout(component, sample)
         if any(layout.index(sample_size(level)).numel() for level in (output, sample)):
             kept = None if patch is None else patch.rows
             packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call), kept)
             rows = call.programs.run(component.packed, component.module, arguments, packed_pass)
             unpack(output, rows, layout)
+            _remember(component, sample_size(sample), layout)
         if patch is not None:
             patch.output = output.detach().clone()
         return component.wrap(output, arguments)
+
+    def _layout(self, component: Component, sample: Tensor) -> Layout:  # [B, C, h, w]
+        """The component's index tensors of the region; what its passes over other regions read is made at once."""
+        size = sample_size(sample)
+        key = component.name, size, sample.device
+        if key not in self._layouts:
+            self._layouts[key] = Layout(self.region, sample.device, names_read(component, size))
+        return self._layouts[key]
 
     def _prompt_of(self, call: Call) -> PromptKeys:
         text = call.component.text(call.arguments)

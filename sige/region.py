@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sige.errors import RegionError
-from sige.positions import BoolArray, Int32Array, cover, dilate, read_only
+from sige.positions import BoolArray, Box, Int32Array, bounds, cover_box, dilate, read_only
 from sige.sizes import Size
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Region:
     _derive: Callable[[int, int], BoolArray]  # (h, w) -> [h, w]; `active` keeps what it returns
     _active: dict[Size, BoolArray] = field(default_factory=dict, init=False)
     _index: dict[Size, Int32Array] = field(default_factory=dict, init=False)
+    _box: dict[Size, Box] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_mask(
@@ -71,8 +72,8 @@ class Region:
                 "index the batch and channel dimensions away, or convert a colour image with .convert('L')"
             )
         dilation = _as_int(dilation, "dilation", minimum=0)
-        pixels = read_only(array != 0)
-        return cls(_as_size(*pixels.shape), partial(_mask_level, pixels, dilation))
+        pixels = read_only(array.astype(bool, order="C"))
+        return cls(_as_size(*pixels.shape), partial(_mask_level, pixels, bounds(pixels), dilation))
 
     @classmethod
     def from_images(
@@ -152,9 +153,19 @@ class Region:
         """
         level = _as_size(height, width)
         if level not in self._index:
-            index = np.flatnonzero(self.active(*level)).astype(np.int32)
-            self._index.setdefault(level, read_only(index))
+            self._index.setdefault(level, read_only(_positions(self.active(*level), self.box(*level))))
         return self._index[level]
+
+    def box(self, height: int, width: int) -> Box:
+        """The smallest box that holds every active position of a level; 0 x 0 where there is none.
+
+        >>> Region.from_mask([[0, 0, 0], [0, 1, 0]], dilation=0).box(2, 3)
+        Box(top=1, left=1, bottom=2, right=2)
+        """
+        level = _as_size(height, width)
+        if level not in self._box:
+            self._box.setdefault(level, bounds(self.active(*level)))
+        return self._box[level]
 
     def ratio(self, height: int, width: int) -> float:
         """Share of a level's positions that are active, from 0 to 1.
@@ -207,10 +218,24 @@ class Region:
         return draw_levels(self.image_size, {(h, w): self.active(h, w) for h, w in levels})
 
 
-def _mask_level(pixels: BoolArray, dilation: int, height: int, width: int) -> BoolArray:
+def _mask_level(pixels: BoolArray, masked: Box, dilation: int, height: int, width: int) -> BoolArray:
     cell = max(pixels.shape[0] / height, pixels.shape[1] / width)  # width of a position in pixels
-    halvings = max(round(math.log2(cell / _FINEST_HALVED)), 0)
-    return dilate(cover(pixels, height, width), dilation >> halvings)
+    by = dilation >> max(round(math.log2(cell / _FINEST_HALVED)), 0)
+    active = np.zeros((height, width), dtype=bool)
+    if masked.bottom:
+        covered, box = cover_box(pixels, masked, height, width)
+        active[box.slices] = covered
+        near = box.grown(by, height, width).slices
+        active[near] = dilate(active[near], by)
+    return active
+
+
+def _positions(active: BoolArray, box: Box) -> Int32Array:  # [h, w] -> [N], flat and ascending
+    inside = np.flatnonzero(active[box.slices]).astype(np.int32)
+    if box.shape[1]:
+        inside += inside // np.int32(box.shape[1]) * np.int32(active.shape[1] - box.shape[1])
+    inside += np.int32(box.top * active.shape[1] + box.left)
+    return inside
 
 
 def _constant_level(value: bool, height: int, width: int) -> BoolArray:
@@ -256,6 +281,8 @@ def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
 
 
 def _as_int(value: int, name: str, *, minimum: int) -> int:
+    if type(value) is int and value >= minimum:
+        return value  # the usual case; the test of an Integral takes ten times as long
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise RegionError(f"{name}: got {value!r}, expected an integer of at least {minimum}; pass one")
     return int(value)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn.functional import conv2d, interpolate, pad
 
+import sige.positions
+import sige.reach
 from sige.errors import GeometryError, RegionError, SigeError
 from sige.geometry import Geometry, gather_map, row_map
 from sige.region import Region
@@ -28,10 +30,11 @@ NAMED = {
 }
 UNNAMED = {
     "no padding": Geometry(),
-    "stride 3": Geometry(kernel=(2, 2), stride=3),
+    "stride 3": Geometry(kernel=(2, 2), stride=3),  # it skips positions
     "kernel 5x1": Geometry(kernel=(5, 1), padding=(2, 0, 2, 0)),
     "padding beyond the kernel": Geometry(kernel=(2, 3), padding=(4, 0, 1, 5)),
     "upsample to an odd size": Geometry.upsample_conv3x3((7, 13)),
+    "upsample to fewer": Geometry.upsample_conv3x3((2, 3)),
     "upsample 3, stride 2": Geometry(kernel=(3, 2), stride=2, padding=(0, 1, 2, 0), upsample=3),
 }
 every_geometry = pytest.mark.parametrize("geometry", [*NAMED.values(), *UNNAMED.values()], ids=[*NAMED, *UNNAMED])
@@ -107,6 +110,50 @@ def check_structure(region: Region, geometry: Geometry, height: int, width: int)
     # index_full names the same rows by their positions.
     positions = np.concatenate((np.arange(packed_rows), found.halo + packed_rows, [-1]))
     assert np.array_equal(found.index_full, positions[found.index])
+
+
+def map_by_definition(region: Region, geometry: Geometry, height: int, width: int) -> tuple[list[list[int]], list[int]]:
+    """Index and halo as plain loops: every kernel tap of every active output names the input position that it reads."""
+    (top, left, _, _), stride = geometry.padding, geometry.stride
+    rows, columns = geometry.upsampled_size(height, width)
+    read = []  # [N_out, T], flat input positions
+    for position in region.index(*geometry.output_size(height, width)).tolist():
+        i, j = divmod(position, geometry.output_size(height, width)[1])
+        taps = []
+        for tap in range(geometry.taps):
+            y, x = i * stride + tap // geometry.kernel[1] - top, j * stride + tap % geometry.kernel[1] - left
+            inside = 0 <= y < rows and 0 <= x < columns
+            taps.append(y * height // rows * width + x * width // columns if inside else -1)
+        read.append(taps)
+    packed = region.index(height, width).tolist()
+    halo = sorted({position for taps in read for position in taps} - {-1, *packed})
+    row = {position: row for row, position in enumerate([*packed, *halo])} | {-1: -1}
+    return [[row[position] for position in taps] for taps in read], halo
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> Region:
+    """Regions of a part of the image, of two, of all but a part, and of one part without another."""
+    size = draw(st.sampled_from([(23, 17), (16, 32), (40, 9)]), label="image size")
+    masks = []
+    for _ in range(2):
+        mask = np.zeros(size, dtype=bool)
+        top, left = (draw(st.integers(0, side - 1)) for side in size)
+        part = mask[top : top + draw(st.integers(1, 12)), left : left + draw(st.integers(1, 12))]
+        part[...] = draw(arrays(bool, part.shape))
+        masks.append(Region.from_mask(mask, dilation=draw(st.integers(0, 2), label="dilation")))
+    one, other = masks
+    return draw(st.sampled_from([one, one | other, ~one, one - other]))
+
+
+@every_geometry
+@settings(max_examples=40)
+@given(region=regions(), height=st.integers(3, 19), width=st.integers(3, 19))
+def test_maps_are_what_the_definition_says(geometry, region, height, width):
+    found = gather_map(region, geometry, height, width)
+    index, halo = map_by_definition(region, geometry, height, width)
+    assert found.index.tolist() == index
+    assert found.halo.tolist() == halo
 
 
 @every_geometry
@@ -288,4 +335,5 @@ def test_geometry_errors_can_be_caught_as_ours_and_as_value_errors():
 
 
 def test_examples():
-    assert doctest.testmod(MODULE).failed == 0
+    for module in (MODULE, sige.positions, sige.reach):
+        assert doctest.testmod(module).failed == 0

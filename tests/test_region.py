@@ -61,6 +61,13 @@ def test_index_and_ratio_say_what_active_says(mask, level):
     assert region.ratio(*level) == active.mean()
 
 
+@given(masks, st.integers(0, 2), sizes)
+def test_the_box_holds_the_active_positions_and_no_more(mask, dilation, level):
+    for region in (Region.from_mask(mask, dilation=dilation), ~Region.from_mask(mask, dilation=dilation)):
+        box, (y, x) = region.box(*level), np.nonzero(region.active(*level))
+        assert box == ((y.min(), x.min(), y.max() + 1, x.max() + 1) if len(y) else (0, 0, 0, 0))
+
+
 @given(sizes, st.data(), sizes)
 def test_a_single_pixel_survives_at_every_level(size, data, level):
     mask = np.zeros(size, dtype=bool)

@@ -1,39 +1,44 @@
-"""The index tensors of a region on one device: they name the rows that packed layers read at each level."""
+"""The index tensors that a component reads of a region: they name the rows that packed layers read at each level."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sige.errors import GeometryError
-from sige.geometry import GatherMap, Geometry, gather_map, row_map
-from sige.positions import Int32Array
+from sige.geometry import Geometry
+from sige.packed.index_tensors import IndexName, index_tensors
 from sige.region import Region
 from sige.sizes import Size
 
 __all__ = ["IndexName", "Layout"]
 
 
-@dataclass(frozen=True)
-class IndexName:
-    """The name of an index tensor, which is the same in the layouts of all regions."""
-
-    kind: str  # a key of _MAKERS
-    size: Size  # of the level
-    geometry: Geometry | None = None  # of the layer that reads through it
-
-
-@dataclass(eq=False)
 class Layout:
-    """The index tensors of one region, made when a layer first asks for them and then kept."""
+    """The index tensors of one region on one device, as one reader asks for them.
 
-    region: Region
-    device: torch.device
-    _kept: dict[IndexName, Tensor] = field(default_factory=dict)
+    They are made when some layout of the region first asks for them, and kept as long as the region lives. `expected`
+    names those that will be asked for: they are made at once, and moved to the device in one copy.
+    """
+
+    def __init__(self, region: Region, device: torch.device, expected: Iterable[IndexName] = ()) -> None:
+        self.region = region
+        self.device = device
+        self._tensors = index_tensors(region, device)
+        self._read: dict[IndexName, Tensor] = {}
+        self.prepare(expected)
+
+    @property
+    def names(self) -> list[IndexName]:
+        """What was asked for so far, in this order."""
+        return list(self._read)
+
+    def prepare(self, names: Iterable[IndexName]) -> None:
+        """Makes the index tensors of these names, and moves those that are new to the device in one copy."""
+        names = [name for name in names if name not in self._read]
+        if names:
+            self._read.update(zip(names, self._tensors.get(self.region, names), strict=True))
 
     def index(self, size: Size) -> Tensor:  # int32 [N]
         """The active positions of a level, in the order of packed rows."""
@@ -64,27 +69,6 @@ class Layout:
 
     def read(self, name: IndexName) -> Tensor:
         """The index tensor of that name."""
-        if name not in self._kept:
-            self._kept[name] = torch.tensor(_MAKERS[name.kind](self.region, name), device=self.device)
-        return self._kept[name]
-
-
-def _gathered(region: Region, name: IndexName) -> GatherMap:
-    if name.geometry is None:
-        raise GeometryError(f"{name.kind}: the geometry of the layer is missing")
-    return gather_map(region, name.geometry, *name.size)
-
-
-def _count(count: int) -> Int32Array:  # [count]
-    return np.arange(count, dtype=np.int32)
-
-
-_MAKERS: dict[str, Callable[[Region, IndexName], Int32Array]] = {
-    "active": lambda region, name: region.index(*name.size),
-    "inactive": lambda region, name: (~region).index(*name.size),
-    "map": lambda region, name: _gathered(region, name).index,  # [N_out, T]
-    "halo": lambda region, name: _gathered(region, name).halo,  # [M]
-    "keys": lambda region, name: row_map(region, *name.size),
-    "numbers": lambda region, name: _count(name.size[0]),
-    "identity": lambda region, name: _count(len(region.index(*name.size)))[:, None],
-}
+        if name not in self._read:
+            self.prepare([name])
+        return self._read[name]
