@@ -178,7 +178,8 @@ class Packing:
             kept = None if patch is None else patch.rows
             packed_pass = PackedPass(layout, recorded, self.exact_statistics, self._prompt_of(call), kept)
             rows = call.programs.run(component.packed, component.module, arguments, packed_pass)
-            unpack(output, rows, layout)
+            count = layout.index(sample_size(output)).numel()  # a graph returns more: rows that are padding
+            unpack(output, rows if rows.shape[1] == count else rows[:, :count].contiguous(), layout)
             _remember(component, sample_size(sample), layout)
         if patch is not None:
             patch.output = output.detach().clone()

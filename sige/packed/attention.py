@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sige.ops import block_attention
+from sige.ops import block_attention, gather
 from sige.packed.features import PackedPass
 from sige.packed.linear import linear
 from sige.recordings import Probe
@@ -82,15 +81,13 @@ class SelfAttention:
         recorded_key, recorded_value = (
             packed_pass.recorded.rows(name, inactive) for name in (self.key_name, self.value_name)
         )
+        index = packed_pass.layout.keys(size, compact=not in_place)
         if layers.takes_op(query):
-            index = packed_pass.layout.keys(size, compact=not in_place)
             out = block_attention(query, key, value, recorded_key, recorded_value, index, layers.heads)
-        elif in_place:
-            active = packed_pass.layout.index(size).long()
-            keys, values = recorded_key.index_copy(1, active, key), recorded_value.index_copy(1, active, value)
-            out = layers.sdpa(query, keys, values)
         else:
-            out = layers.sdpa(query, torch.cat([key, recorded_key], 1), torch.cat([value, recorded_value], 1))
+            each = index[:, None]  # [H * W, 1]
+            keys, values = gather(key, recorded_key, each), gather(value, recorded_value, each)  # [B, H * W, C] each
+            out = layers.sdpa(query, keys, values)
         return linear(out, layers.out, residual)
 
 

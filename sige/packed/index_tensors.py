@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sige.errors import GeometryError
 from sige.geometry import GatherMap, Geometry, gather_map, row_map
+from sige.packed.buckets import padded
 from sige.positions import Int32Array
 from sige.region import Region
 from sige.sizes import Size
@@ -32,6 +33,7 @@ class IndexName:
     kind: str  # a key of _MAKERS
     size: Size  # of the level
     geometry: Geometry | None = None  # of the layer that reads through it
+    padded: bool = False  # to a length of the grid, for graphs (buckets.py)
 
 
 @dataclass(eq=False)
@@ -52,7 +54,7 @@ class IndexTensors:
         with self._lock:
             missing = [name for name in dict.fromkeys(names) if name not in self._tensors]
             if missing:
-                made = self._moved([_MAKERS[name.kind](region, name) for name in missing])
+                made = self._moved([_made(region, name) for name in missing])
                 self._tensors.update(zip(missing, made, strict=True))
             self._join()
             return [self._tensors[name] for name in names]
@@ -137,12 +139,19 @@ def _count(count: int) -> Int32Array:  # [count]
     return np.arange(count, dtype=np.int32)
 
 
+def _made(region: Region, name: IndexName) -> Int32Array:
+    array = _MAKERS[name.kind](region, name)
+    return padded(region, name.kind, name.size, array) if name.padded else array
+
+
 _MAKERS: dict[str, Callable[[Region, IndexName], Int32Array]] = {
     "active": lambda region, name: region.index(*name.size),
+    "positions": lambda region, name: region.index(*name.size),
     "inactive": lambda region, name: np.flatnonzero(~region.active(*name.size)).astype(np.int32),
     "map": lambda region, name: _gathered(region, name).index,  # [N_out, T]
     "halo": lambda region, name: _gathered(region, name).halo,  # [M]
     "keys": lambda region, name: row_map(region, *name.size),
+    "compact": lambda region, name: _count(name.size[0] * name.size[1]),
     "numbers": lambda region, name: _count(name.size[0]),
     "identity": lambda region, name: _count(len(region.index(*name.size))).reshape(-1, 1),
 }

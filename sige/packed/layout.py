@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from sige.packed.index_tensors import IndexName, index_tensors
 from sige.region import Region
 from sige.sizes import Size
 
-__all__ = ["IndexName", "Layout"]
+__all__ = ["IndexName", "Layout", "PaddedLayout"]
 
 
 class Layout:
@@ -27,6 +28,7 @@ class Layout:
         self.device = device
         self._tensors = index_tensors(region, device)
         self._read: dict[IndexName, Tensor] = {}
+        self._padded: PaddedLayout | None = None
         self.prepare(expected)
 
     @property
@@ -40,9 +42,20 @@ class Layout:
         if names:
             self._read.update(zip(names, self._tensors.get(self.region, names), strict=True))
 
+    @property
+    def padded(self) -> PaddedLayout:
+        """The same index tensors, padded for graphs."""
+        if self._padded is None:
+            self._padded = PaddedLayout(self)
+        return self._padded
+
     def index(self, size: Size) -> Tensor:  # int32 [N]
-        """The active positions of a level, in the order of packed rows."""
+        """The active positions of a level, in the order of packed rows; -1 for a row that is padding."""
         return self.read(IndexName("active", size))
+
+    def positions(self, size: Size) -> Tensor:  # int32 [N]
+        """The same; some position for a row that is padding, so that a value can be read there."""
+        return self.read(IndexName("positions", size))
 
     def gather(self, geometry: Geometry, size: Size) -> tuple[Tensor, Tensor]:  # int32 [N_out, T], int32 [M]
         """The gather map of a layer, and the positions of the halo that it reads."""
@@ -57,7 +70,7 @@ class Layout:
 
         Recorded rows are numbered by position; with `compact`, in the order of `inactive`.
         """
-        return self.numbers(size[0] * size[1]) if compact else self.read(IndexName("keys", size))
+        return self.read(IndexName("compact" if compact else "keys", size))
 
     def numbers(self, count: int) -> Tensor:  # int32 [count]
         """The numbers from 0 on."""
@@ -72,3 +85,14 @@ class Layout:
         if name not in self._read:
             self.prepare([name])
         return self._read[name]
+
+
+class PaddedLayout(Layout):
+    """The index tensors of a layout, padded to a grid of lengths (buckets.py)."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout.region, layout.device)
+        self._layout = layout
+
+    def read(self, name: IndexName) -> Tensor:
+        return self._layout.read(replace(name, padded=True))

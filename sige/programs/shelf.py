@@ -6,7 +6,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -64,13 +64,17 @@ class Programs:
         self.why_no_graph = ""
 
     def run(self, packed: Packed, module: nn.Module, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:
-        """The output [B, N, C_out] of the packed pass: by a program, if there can be one, and else by the layers."""
+        """The output of the packed pass: by a program, if there can be one, and else by the layers.
+
+        [B, N, C_out], or more rows than N, of which the first N count: graphs serve regions of about the same size.
+        """
         after = _pays_after(arguments["sample"])
         if after is None or self.why_not:
             return packed(arguments, packed_pass)
         arguments = as_tensors(arguments)
-        key = _key(arguments, packed_pass)
-        kind = self._kind(key)
+        if captures(arguments["sample"]) and not self.why_no_graph and packed_pass.kept is None:
+            packed_pass = replace(packed_pass, layout=packed_pass.layout.padded)
+        kind = self._kind(_key(arguments, packed_pass))
         for program in kind.programs:
             if program.fits(packed_pass.layout):
                 return self._run(program, arguments, packed_pass)
