@@ -1,3 +1,4 @@
+#include "common/fast_divisor.h"
 #include "common/row_tiling.cuh"
 #include "fill_rows.h"
 
@@ -9,7 +10,8 @@ namespace {
 // ---------------------------------------------------------------------------------------------------------------
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsParams params, const RowTiling tiling) {
+__global__ void __launch_bounds__(kRowThreads)
+    fill_rows_kernel(const FillRowsParams params, const RowTiling tiling, const FastDivisor sample_rows) {
   using Vector = Packed<T, kWidth>;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   if (vector >= tiling.vectors) return;
@@ -25,7 +27,7 @@ __global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsPa
     for (int64_t row = first + threadIdx.y; row < last; row += blockDim.y) {
       const int64_t offset = row * params.channels + channel;
       float lanes[kWidth] = {};
-      if (biases && params.bias_stride) Vector::load(biases + bias_offset(params, row)).unpack(bias);
+      if (biases && params.bias_stride) Vector::load(biases + bias_offset(params, row, sample_rows)).unpack(bias);
       if (params.residual) Vector::load(static_cast<const T*>(params.residual) + offset).unpack(lanes);
 #pragma unroll
       for (int lane = 0; lane < kWidth; ++lane) lanes[lane] += bias[lane];
@@ -41,7 +43,8 @@ __global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsPa
 template <typename T, int kWidth>
 void launch_fill(const FillRowsParams& params, void* stream) {
   const RowTiling tiling = tile_rows(params.rows, params.channels / kWidth);
-  launch("fill_rows", fill_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling);
+  launch("fill_rows", fill_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling,
+         FastDivisor(params.sample_rows));
 }
 
 }  // namespace

@@ -52,7 +52,8 @@ struct Packed {
   // __ldg tells the compiler so, which can then start the next loads before it has stored the last.
   __device__ static Packed load(const T* from) { return {__ldg(reinterpret_cast<const Word*>(from))}; }
   __device__ static Packed zero() { return {Word{}}; }
-  __device__ void store(T* to) const { *reinterpret_cast<Word*>(to) = word; }
+  // An assignment would do, but the compiler splits some of them into stores of four bytes.
+  __device__ void store(T* to) const { __stwb(reinterpret_cast<Word*>(to), word); }
 
   __device__ void unpack(float (&lanes)[kWidth]) const {
     T elements[kWidth];
