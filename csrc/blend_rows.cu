@@ -20,8 +20,9 @@ __device__ Packed<T, kWidth> blend_vectors(const BlendRowsParams& params, int64_
   }
   float total[kWidth] = {};
 #pragma unroll
-  for (int k = 0; k < kMostTerms; ++k) {  // no way out before the last term: with one, the sums are stored in parts
-    const float weight = k < params.terms ? params.weights[k] : 0.0f;
+  for (int k = 0; k < kMostTerms; ++k) {
+    if (k >= params.terms) break;
+    const float weight = params.weights[k];
     float lanes[kWidth];
     vectors[k].unpack(lanes);
 #pragma unroll

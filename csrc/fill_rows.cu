@@ -9,8 +9,10 @@ namespace {
 // Kernels
 // ---------------------------------------------------------------------------------------------------------------
 
+constexpr int kFillBlocksPerSm = 6;  // up to 40 registers: left to itself, the compiler takes 32 and spills
+
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kFillBlocksPerSm)
     fill_rows_kernel(const FillRowsParams params, const RowTiling tiling, const FastDivisor sample_rows) {
   using Vector = Packed<T, kWidth>;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
@@ -22,10 +24,10 @@ __global__ void __launch_bounds__(kRowThreads)
 
   for (int64_t block = blockIdx.x; block < tiling.blocks; block += gridDim.x) {
     const int64_t first = block * tiling.rows_per_block;
-    const int64_t last = min(first + tiling.rows_per_block, tiling.rows);
+    const int32_t count = static_cast<int32_t>(min(tiling.rows - first, static_cast<int64_t>(tiling.rows_per_block)));
 #pragma unroll 4
-    for (int64_t row = first + threadIdx.y; row < last; row += blockDim.y) {
-      const int64_t offset = row * params.channels + channel;
+    for (int32_t i = threadIdx.y; i < count; i += blockDim.y) {
+      const int64_t row = first + i, offset = row * params.channels + channel;
       float lanes[kWidth] = {};
       if (biases && params.bias_stride) Vector::load(biases + bias_offset(params, row, sample_rows)).unpack(bias);
       if (params.residual) Vector::load(static_cast<const T*>(params.residual) + offset).unpack(lanes);

@@ -135,10 +135,6 @@ template <typename T>
 inline T __ldg(const T* from) {
   return *from;
 }
-template <typename T>
-inline void __stwb(T* to, T value) {
-  *to = value;
-}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_xor_sync(unsigned, float value, int lane_mask) {
   return sige_shim::exchange_in_warp(value, static_cast<unsigned>(lane_mask));
