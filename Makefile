@@ -5,7 +5,7 @@
 #   make test-fast   ops on the reference, tiny models, structure, requests: under a minute on two cores
 #   make test-oldest the same with the oldest versions that pyproject.toml allows, in .venv-oldest
 #   make lint        ruff, mypy, clang-format; the editor's types where node and TypeScript are there
-#   make cuda-check  every CUDA kernel through nvcc, warnings are errors; registers and spills (needs no GPU)
+#   make cuda-check  every CUDA kernel through nvcc, warnings are errors; rules for the machine code (needs no GPU)
 #   make sanitize    the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make fuzz        damaged and hostile inputs for every reader and command line; SECONDS=600 SEED=0
 #   make kills       commands that are killed at random moments lose no file; KILLS=100

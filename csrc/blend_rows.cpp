@@ -9,7 +9,7 @@ template <typename T>
 static void blend_each_row(const BlendRowsParams& params) {
 #pragma omp parallel for schedule(static) if (params.batch * params.row_count * params.channels > 1 << 16)
   for (int64_t row = 0; row < params.batch * params.row_count; ++row) {
-    const int64_t source = source_offset(params, row);
+    const int64_t source = source_offset(params, row, params.row_count);
     T* out = static_cast<T*>(params.out) + row * params.channels;  // [C]
     for (int64_t c = 0; c < params.channels; c += kLanes) {
       const int64_t count = params.channels - c;

@@ -1,4 +1,5 @@
 #include "blend_rows.h"
+#include "common/fast_divisor.h"
 #include "common/row_tiling.cuh"
 
 namespace sige::cuda {
@@ -20,7 +21,8 @@ __device__ Packed<T, kWidth> blend_vectors(const BlendRowsParams& params, const 
   }
   float total[kWidth] = {};
 #pragma unroll
-  for (int k = 0; k < kMostTerms; ++k) {  // no way out before the last term: with one, the sums are stored in parts
+  for (int k = 0; k < kMostTerms; ++k) {
+    if (weights[k] == 0.0f) continue;
     float lanes[kWidth];
     vectors[k].unpack(lanes);
 #pragma unroll
@@ -30,7 +32,8 @@ __device__ Packed<T, kWidth> blend_vectors(const BlendRowsParams& params, const 
 }
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kRowThreads) blend_rows_kernel(const BlendRowsParams params, const RowTiling tiling) {
+__global__ void __launch_bounds__(kRowThreads)
+    blend_rows_kernel(const BlendRowsParams params, const RowTiling tiling, const FastDivisor row_count) {
   __shared__ int64_t sources[kMaxRowsPerBlock];
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
@@ -42,7 +45,9 @@ __global__ void __launch_bounds__(kRowThreads) blend_rows_kernel(const BlendRows
     const int64_t first = block * tiling.rows_per_block;
     const int64_t left = tiling.rows - first;
     const int32_t count = static_cast<int32_t>(left < tiling.rows_per_block ? left : tiling.rows_per_block);
-    for (int32_t i = thread; i < count; i += blockDim.x * blockDim.y) sources[i] = source_offset(params, first + i);
+    for (int32_t i = thread; i < count; i += blockDim.x * blockDim.y) {
+      sources[i] = source_offset(params, first + i, row_count);
+    }
     __syncthreads();
     if (vector < tiling.vectors) {
       T* out = static_cast<T*>(params.out) + first * params.channels + vector * kWidth;
@@ -61,7 +66,8 @@ __global__ void __launch_bounds__(kRowThreads) blend_rows_kernel(const BlendRows
 template <typename T, int kWidth>
 void launch_blend(const BlendRowsParams& params, void* stream) {
   const RowTiling tiling = tile_rows(params.batch * params.row_count, params.channels / kWidth);
-  launch("blend_rows", blend_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling);
+  launch("blend_rows", blend_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling,
+         FastDivisor(params.row_count));
 }
 
 // The terms are separate tensors: each must start on a vector's boundary.

@@ -18,9 +18,12 @@ struct BlendRowsParams {
   DType dtype;                   // of rows and out
 };
 
-// Row of rows [B, M, C] that row `row` of out [B * N] sums, in elements from the start of the tensor.
-SIGE_HOST_DEVICE inline int64_t source_offset(const BlendRowsParams& params, int64_t row) {
-  const int64_t b = row / params.row_count, n = row % params.row_count;
+// Row of rows [B, M, C] that row `row` of out [B * N] sums, in elements from the start of the tensor. `row_count` is
+// params.row_count, or a FastDivisor of it.
+template <typename Divisor>
+static SIGE_HOST_DEVICE inline int64_t source_offset(const BlendRowsParams& params, int64_t row,
+                                                     const Divisor& row_count) {
+  const int64_t b = row / row_count, n = row % row_count;
   return (b * params.source_rows + (params.index ? params.index[n] : n)) * params.channels;
 }
 

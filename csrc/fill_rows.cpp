@@ -11,7 +11,8 @@ static void fill_each_row(const FillRowsParams& params) {
 #pragma omp parallel for schedule(static) if (params.rows * params.channels > 1 << 16)
   for (int64_t r = 0; r < params.rows; ++r) {
     const int64_t row = r * params.channels;
-    const T* bias = params.bias ? static_cast<const T*>(params.bias) + bias_offset(params, r) : nullptr;  // [C]
+    const T* bias =
+        params.bias ? static_cast<const T*>(params.bias) + bias_offset(params, r, params.sample_rows) : nullptr;  // [C]
     for (int64_t c = 0; c < params.channels; c += kLanes) {
       const int64_t count = params.channels - c;
       Vec value = {};

@@ -1,3 +1,4 @@
+#include "common/fast_divisor.h"
 #include "common/row_tiling.cuh"
 #include "fill_rows.h"
 
@@ -8,8 +9,11 @@ namespace {
 // Kernels
 // ---------------------------------------------------------------------------------------------------------------
 
+constexpr int kFillBlocksPerSm = 6;  // up to 40 registers: left to itself, the compiler takes 32 and spills
+
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsParams params, const RowTiling tiling) {
+__global__ void __launch_bounds__(kRowThreads, kFillBlocksPerSm)
+    fill_rows_kernel(const FillRowsParams params, const RowTiling tiling, const FastDivisor sample_rows) {
   using Vector = Packed<T, kWidth>;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   if (vector >= tiling.vectors) return;
@@ -20,12 +24,12 @@ __global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsPa
 
   for (int64_t block = blockIdx.x; block < tiling.blocks; block += gridDim.x) {
     const int64_t first = block * tiling.rows_per_block;
-    const int64_t last = min(first + tiling.rows_per_block, tiling.rows);
+    const int32_t count = static_cast<int32_t>(min(tiling.rows - first, static_cast<int64_t>(tiling.rows_per_block)));
 #pragma unroll 4
-    for (int64_t row = first + threadIdx.y; row < last; row += blockDim.y) {
-      const int64_t offset = row * params.channels + channel;
+    for (int32_t i = threadIdx.y; i < count; i += blockDim.y) {
+      const int64_t row = first + i, offset = row * params.channels + channel;
       float lanes[kWidth] = {};
-      if (biases && params.bias_stride) Vector::load(biases + bias_offset(params, row)).unpack(bias);
+      if (biases && params.bias_stride) Vector::load(biases + bias_offset(params, row, sample_rows)).unpack(bias);
       if (params.residual) Vector::load(static_cast<const T*>(params.residual) + offset).unpack(lanes);
 #pragma unroll
       for (int lane = 0; lane < kWidth; ++lane) lanes[lane] += bias[lane];
@@ -41,7 +45,8 @@ __global__ void __launch_bounds__(kRowThreads) fill_rows_kernel(const FillRowsPa
 template <typename T, int kWidth>
 void launch_fill(const FillRowsParams& params, void* stream) {
   const RowTiling tiling = tile_rows(params.rows, params.channels / kWidth);
-  launch("fill_rows", fill_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling);
+  launch("fill_rows", fill_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling,
+         FastDivisor(params.sample_rows));
 }
 
 }  // namespace

@@ -18,9 +18,11 @@ struct FillRowsParams {
   DType dtype;       // of bias, residual and out
 };
 
-// Where the bias of row `row` of out begins, in elements.
-SIGE_HOST_DEVICE inline int64_t bias_offset(const FillRowsParams& params, int64_t row) {
-  return params.bias_stride ? (params.first_row + row) / params.sample_rows * params.bias_stride : 0;
+// Where the bias of row `row` of out begins, in elements. `sample_rows` is params.sample_rows, or a FastDivisor of it.
+template <typename Divisor>
+static SIGE_HOST_DEVICE inline int64_t bias_offset(const FillRowsParams& params, int64_t row,
+                                                   const Divisor& sample_rows) {
+  return params.bias_stride ? (params.first_row + row) / sample_rows * params.bias_stride : 0;
 }
 
 namespace cpu {

@@ -1,3 +1,4 @@
+#include "common/fast_divisor.h"
 #include "common/row_tiling.cuh"
 #include "gather.h"
 
@@ -92,8 +93,13 @@ __device__ void copy_rows(const GatherParams& params, const SourceRow<T>* source
   }
 }
 
+struct GatherDivisors {
+  FastDivisor taps, out_rows;
+};
+
 template <typename T, int kWidth, bool kAffine, Activation kActivation>
-__global__ void __launch_bounds__(kRowThreads) gather_kernel(const GatherParams params, const RowTiling tiling) {
+__global__ void __launch_bounds__(kRowThreads)
+    gather_kernel(const GatherParams params, const RowTiling tiling, const GatherDivisors divisors) {
   __shared__ SourceRow<T> sources[kMaxRowsPerBlock];
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
@@ -103,8 +109,8 @@ __global__ void __launch_bounds__(kRowThreads) gather_kernel(const GatherParams 
     const int64_t left = tiling.rows - first;
     const int32_t count = static_cast<int32_t>(left < tiling.rows_per_block ? left : tiling.rows_per_block);
     for (int32_t i = thread; i < count; i += blockDim.x * blockDim.y) {
-      const GatherRow at = gather_row(params, (first + i) / params.taps);
-      const int32_t entry = gather_entry(params, at.first_slot + (first + i) % params.taps);
+      const GatherRow at = gather_row(params, (first + i) / divisors.taps, divisors.out_rows);
+      const int32_t entry = gather_entry(params, at.first_slot + (first + i) % divisors.taps);
       sources[i] = {params.source.row<T>(at.batch, entry), at.batch};
     }
     __syncthreads();
@@ -125,7 +131,8 @@ void launch_gather(const GatherParams& params, void* stream) {
   const RowTiling tiling = tile_rows(params.row_count * params.taps, params.source.channels / kWidth);
   const auto kernel = params.activation == Activation::kSiLU ? gather_kernel<T, kWidth, kAffine, Activation::kSiLU>
                                                              : gather_kernel<T, kWidth, kAffine, Activation::kNone>;
-  launch("gather", kernel, tiling.shape(), stream, params, tiling);
+  const GatherDivisors divisors = {FastDivisor(params.taps), FastDivisor(params.out_rows)};
+  launch("gather", kernel, tiling.shape(), stream, params, tiling, divisors);
 }
 
 template <typename T, int kWidth>

@@ -25,9 +25,15 @@ struct GatherRow {
   int64_t first_slot;
 };
 
-SIGE_HOST_DEVICE inline GatherRow gather_row(const GatherParams& params, int64_t row) {
+// `out_rows` is params.out_rows, or a FastDivisor of it.
+template <typename Divisor>
+static SIGE_HOST_DEVICE inline GatherRow gather_row(const GatherParams& params, int64_t row, const Divisor& out_rows) {
   const int64_t flat = params.first_row + row;
-  return {flat / params.out_rows, flat % params.out_rows * params.taps};
+  return {flat / out_rows, flat % out_rows * params.taps};
+}
+
+SIGE_HOST_DEVICE inline GatherRow gather_row(const GatherParams& params, int64_t row) {
+  return gather_row(params, row, params.out_rows);
 }
 
 // The gather-map entry at `slot`.

@@ -1,5 +1,6 @@
 #include <numeric>
 
+#include "common/fast_divisor.h"
 #include "common/launch.cuh"
 #include "group_stats.h"
 
@@ -18,8 +19,11 @@ constexpr int kTotalLanes = 16;    // ... and threads that share the adding of o
 // A block takes kStatsRows rows of one sample and `tile_groups` whole groups: blockDim.x vectors side by side,
 // blockDim.y rows at a time. A tile starts on a vector boundary, which groups on their own need not.
 struct StatsTiling {
-  int64_t row_blocks;   // per sample
-  int32_t tile_groups;  // at most kStatsThreads: one thread keeps one group's sums
+  int64_t blocks;          // K * B * row_blocks
+  FastDivisor row_blocks;  // per sample
+  FastDivisor batch;       // B
+  int32_t group_size;      // channels of a group
+  int32_t tile_groups;     // at most kStatsThreads: one thread keeps one group's sums
   dim3 threads;
 };
 
@@ -59,8 +63,8 @@ __device__ void add_rows(const GroupStatsParams& params, int64_t term, int64_t b
 // of vector x at [l * blockDim.x + x]: neighbouring threads then write neighbouring banks.
 template <typename T, int kWidth, bool kUpdate>
 __device__ Sums sum_groups(const GroupStatsParams& params, int64_t term, int64_t b, int64_t first_row,
-                           int32_t row_count, int64_t first_channel, int32_t groups, float2* lane_sums) {
-  const int32_t group_size = static_cast<int32_t>(params.channels / params.groups);
+                           int32_t row_count, int64_t first_channel, int32_t groups, int32_t group_size,
+                           float2* lane_sums) {
   const int32_t channels = groups * group_size;
   const int32_t chunk = blockDim.x * kWidth;
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
@@ -107,14 +111,13 @@ __global__ void __launch_bounds__(kStatsThreads, 4)
   const int32_t groups = static_cast<int32_t>(min(groups_left, static_cast<int64_t>(tiling.tile_groups)));
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
 
-  const int64_t blocks = params.terms * params.batch * tiling.row_blocks;
-  for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
+  for (int64_t block = blockIdx.x; block < tiling.blocks; block += gridDim.x) {
     const int64_t sample = block / tiling.row_blocks;  // of [K * B]
-    const int64_t term = sample / params.batch, b = sample % params.batch;
     const int64_t first_row = block % tiling.row_blocks * kStatsRows;
     const int32_t rows = static_cast<int32_t>(min(params.row_count - first_row, kStatsRows));
-    const Sums total = sum_groups<T, kWidth, kUpdate>(
-        params, term, b, first_row, rows, first_group * (params.channels / params.groups), groups, lane_sums);
+    const Sums total =
+        sum_groups<T, kWidth, kUpdate>(params, sample / tiling.batch, sample % tiling.batch, first_row, rows,
+                                       first_group * tiling.group_size, groups, tiling.group_size, lane_sums);
     if (thread < groups) {
       double* partial = params.partial + (block * params.groups + first_group + thread) * 2;
       partial[0] = total.sum;
@@ -126,24 +129,25 @@ __global__ void __launch_bounds__(kStatsThreads, 4)
 // out = base + the partial sums. Each of kTotalLanes threads adds every kTotalLanes-th block of rows in order; then the
 // first thread adds their sums in order. So the order is the same at every call.
 __global__ void __launch_bounds__(kTotalColumns* kTotalLanes)
-    group_stats_total_kernel(const GroupStatsParams params, int64_t row_blocks) {
+    group_stats_total_kernel(const GroupStatsParams params, int64_t row_blocks, const FastDivisor by_width,
+                             const FastDivisor by_sums) {
   __shared__ double lanes[kTotalLanes][kTotalColumns];
-  const int64_t width = params.groups * 2;
+  const int64_t width = params.groups * 2;  // as `by_width`
   const int64_t count = params.terms * params.batch * width;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kTotalColumns; first < count;
        first += static_cast<int64_t>(gridDim.x) * kTotalColumns) {
     const int64_t slot = first + threadIdx.x;
     double sum = 0.0;
     if (slot < count) {
-      const double* partial = params.partial + slot / width * row_blocks * width + slot % width;
+      const double* partial = params.partial + slot / by_width * row_blocks * width + slot % by_width;
 #pragma unroll 4
       for (int64_t block = threadIdx.y; block < row_blocks; block += kTotalLanes) sum += partial[block * width];
     }
     lanes[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && slot < count) {
-      const double* base = params.base[slot / (params.batch * width)];
-      double total = base ? base[slot % (params.batch * width)] : 0.0;
+      const double* base = params.base[slot / by_sums];
+      double total = base ? base[slot % by_sums] : 0.0;
       for (int lane = 0; lane < kTotalLanes; ++lane) total += lanes[lane][threadIdx.x];
       params.out[slot] = total;
     }
@@ -166,15 +170,19 @@ StatsTiling tile_groups(const GroupStatsParams& params, int64_t width) {
   const int64_t vectors = ceil_div(std::min(groups, params.groups) * group_size, width);
   const int64_t wide = std::min<int64_t>(vectors, kStatsVectors);
   const int64_t tall = std::min<int64_t>(kStatsThreads / wide, kStatsRows);
-  return {ceil_div(params.row_count, kStatsRows), static_cast<int32_t>(groups),
+  const int64_t row_blocks = ceil_div(params.row_count, kStatsRows);
+  return {params.terms * params.batch * row_blocks,
+          FastDivisor(row_blocks),
+          FastDivisor(params.batch),
+          static_cast<int32_t>(group_size),
+          static_cast<int32_t>(groups),
           dim3(static_cast<unsigned>(wide), static_cast<unsigned>(tall))};
 }
 
 template <typename T, int kWidth>
 void launch_rows(const GroupStatsParams& params, void* stream) {
   const StatsTiling tiling = tile_groups(params, kWidth);
-  const LaunchShape shape = {params.terms * params.batch * tiling.row_blocks, tiling.threads,
-                             ceil_div(params.groups, tiling.tile_groups)};
+  const LaunchShape shape = {tiling.blocks, tiling.threads, ceil_div(params.groups, tiling.tile_groups)};
   const auto kernel =
       params.old_rows[0] ? group_stats_rows_kernel<T, kWidth, true> : group_stats_rows_kernel<T, kWidth, false>;
   launch("group_stats", kernel, shape, stream, params, tiling);
@@ -195,7 +203,8 @@ void group_stats(const GroupStatsParams& params, void* stream) {
   group_stats_partial(params, stream);
   const LaunchShape shape = {ceil_div(params.terms * params.batch * params.groups * 2, kTotalColumns),
                              dim3(kTotalColumns, kTotalLanes)};
-  launch("group_stats", group_stats_total_kernel, shape, stream, params, ceil_div(params.row_count, kStatsRows));
+  launch("group_stats", group_stats_total_kernel, shape, stream, params, ceil_div(params.row_count, kStatsRows),
+         FastDivisor(params.groups * 2), FastDivisor(params.batch * params.groups * 2));
 }
 
 }  // namespace sige::cuda

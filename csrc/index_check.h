@@ -16,7 +16,8 @@ SIGE_HOST_DEVICE inline bool index_is_valid(const IndexCheckParams& params, int6
   return params.index[slot] >= params.low && params.index[slot] < params.high;
 }
 
-// The first slot with an invalid entry, or -1. On CUDA it waits for the device, so it is for debugging only.
+// The first slot with an invalid entry, or -1. On CUDA it waits for the device, because the op's error names the slot:
+// it is for debugging only, and no CUDA graph can hold it.
 namespace cpu {
 int64_t first_invalid_index(const IndexCheckParams& params);
 }

@@ -1,3 +1,4 @@
+#include "common/fast_divisor.h"
 #include "common/launch.cuh"
 #include "norm_affine.h"
 
@@ -33,15 +34,16 @@ __device__ double sum_blocks(const double* partial, int64_t blocks, int64_t stri
   return sum;
 }
 
-// A block takes one group of one sample: it ends the sums of each term, computes the moments, and writes the group's
-// channels.
-__global__ void __launch_bounds__(kAffineThreads) norm_affine_kernel(const NormAffineParams params, int64_t blocks) {
+// A block takes one group of `size` channels of one sample: it ends the sums of each term, computes the moments, and
+// writes the group's channels.
+__global__ void __launch_bounds__(kAffineThreads)
+    norm_affine_kernel(const NormAffineParams params, int64_t blocks, int64_t size, const FastDivisor groups) {
   __shared__ double lanes[kAffineThreads];
   __shared__ double sums[kMostTerms * 2];
   const GroupStatsParams& rows = params.sums;
-  const int64_t width = rows.groups * 2, all_groups = rows.batch * rows.groups, size = rows.channels / rows.groups;
+  const int64_t width = rows.groups * 2, all_groups = rows.batch * rows.groups;
   for (int64_t group = blockIdx.x; group < all_groups; group += gridDim.x) {
-    const int64_t b = group / rows.groups, g = group % rows.groups;
+    const int64_t b = group / groups, g = group % groups;
     for (int64_t slot = 0; slot < rows.terms * 2; ++slot) {
       const int64_t term = slot / 2, column = g * 2 + slot % 2;
       const double* partial = rows.partial + (term * rows.batch + b) * blocks * width + column;
@@ -71,7 +73,8 @@ __global__ void __launch_bounds__(kAffineThreads) norm_affine_kernel(const NormA
 void norm_affine(const NormAffineParams& params, void* stream) {
   group_stats_partial(params.sums, stream);
   const LaunchShape shape = {params.sums.batch * params.sums.groups, dim3(kAffineThreads)};
-  launch("norm_affine", norm_affine_kernel, shape, stream, params, ceil_div(params.sums.row_count, kStatsRows));
+  launch("norm_affine", norm_affine_kernel, shape, stream, params, ceil_div(params.sums.row_count, kStatsRows),
+         params.sums.channels / params.sums.groups, FastDivisor(params.sums.groups));
 }
 
 }  // namespace sige::cuda

@@ -1,3 +1,4 @@
+#include "common/fast_divisor.h"
 #include "common/row_tiling.cuh"
 #include "scatter.h"
 
@@ -52,8 +53,13 @@ __device__ void copy_rows(const ScatterParams& params, const int64_t* offsets, i
   }
 }
 
+struct ScatterDivisors {
+  FastDivisor rows, width;
+};
+
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kRowThreads) scatter_rows_kernel(const ScatterParams params, const RowTiling tiling) {
+__global__ void __launch_bounds__(kRowThreads)
+    scatter_rows_kernel(const ScatterParams params, const RowTiling tiling, const ScatterDivisors divisors) {
   __shared__ int64_t offsets[kMaxRowsPerBlock];  // of each row's position in dense
   const int32_t thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int64_t vector = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
@@ -64,7 +70,8 @@ __global__ void __launch_bounds__(kRowThreads) scatter_rows_kernel(const Scatter
     const int32_t count = static_cast<int32_t>(left < tiling.rows_per_block ? left : tiling.rows_per_block);
     for (int32_t i = thread; i < count; i += blockDim.x * blockDim.y) {
       const int64_t row = first + i;  // of the flattened [B * N]
-      offsets[i] = dense_offset(params, row / params.rows, params.index[row % params.rows]);
+      const int32_t position = params.index[row % divisors.rows];
+      offsets[i] = dense_offset(params, row / divisors.rows, position, divisors.width);
     }
     __syncthreads();
     if (vector < tiling.vectors) copy_rows<T, kWidth>(params, offsets, first, count, vector * kWidth);
@@ -75,9 +82,10 @@ __global__ void __launch_bounds__(kRowThreads) scatter_rows_kernel(const Scatter
 // Any other layout, above all [B, C, H, W]: rows are read along C, transposed in shared memory, and written along the
 // positions, which are neighbours in memory where they are neighbours in the region.
 struct TileGrid {
-  int64_t row_tiles;      // per sample
-  int64_t channel_tiles;  // per sample
-  int64_t tiles;          // B * row_tiles * channel_tiles
+  FastDivisor row_tiles;      // per sample
+  FastDivisor channel_tiles;  // per sample
+  FastDivisor width;          // of dense
+  int64_t tiles;              // B * row_tiles * channel_tiles
 };
 
 template <typename T>
@@ -89,14 +97,15 @@ __global__ void __launch_bounds__(kTileThreads) scatter_tile_kernel(const Scatte
   for (int64_t t = blockIdx.x; t < grid.tiles; t += gridDim.x) {
     const int64_t first_channel = t % grid.channel_tiles * kTileChannels;
     const int64_t first_row = t / grid.channel_tiles % grid.row_tiles * kTileRows;
-    const int64_t b = t / (grid.channel_tiles * grid.row_tiles);
+    const int64_t b = t / grid.channel_tiles / grid.row_tiles;
     const int64_t channels_left = params.channels - first_channel, rows_left = params.rows - first_row;
     const int32_t channels = static_cast<int32_t>(channels_left < kTileChannels ? channels_left : kTileChannels);
     const int32_t rows = static_cast<int32_t>(rows_left < kTileRows ? rows_left : kTileRows);
 
-    if (thread < rows) offsets[thread] = dense_offset(params, b, params.index[first_row + thread]);
-    for (int32_t i = thread; i < rows * channels; i += kTileThreads) {
-      const int32_t r = i / channels, c = i % channels;
+    if (thread < rows) offsets[thread] = dense_offset(params, b, params.index[first_row + thread], grid.width);
+    for (int32_t i = thread; i < rows * kTileChannels; i += kTileThreads) {
+      const int32_t r = i / kTileChannels, c = i % kTileChannels;
+      if (c >= channels) continue;
       const int64_t from = (b * params.rows + first_row + r) * params.channels + first_channel + c;
       float value = to_float(static_cast<const T*>(params.packed)[from]);
       if (params.residual) value += to_float(static_cast<const T*>(params.residual)[from]);
@@ -120,14 +129,16 @@ __global__ void __launch_bounds__(kTileThreads) scatter_tile_kernel(const Scatte
 template <typename T, int kWidth>
 void launch_rows(const ScatterParams& params, void* stream) {
   const RowTiling tiling = tile_rows(params.batch * params.rows, params.channels / kWidth);
-  launch("scatter", scatter_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling);
+  const ScatterDivisors divisors = {FastDivisor(params.rows), FastDivisor(params.width)};
+  launch("scatter", scatter_rows_kernel<T, kWidth>, tiling.shape(), stream, params, tiling, divisors);
 }
 
 template <typename T>
 void launch_tiles(const ScatterParams& params, void* stream) {
   const int64_t row_tiles = ceil_div(params.rows, kTileRows);
   const int64_t channel_tiles = ceil_div(params.channels, kTileChannels);
-  const TileGrid grid = {row_tiles, channel_tiles, params.batch * row_tiles * channel_tiles};
+  const TileGrid grid = {FastDivisor(row_tiles), FastDivisor(channel_tiles), FastDivisor(params.width),
+                         params.batch * row_tiles * channel_tiles};
   launch("scatter", scatter_tile_kernel<T>, {grid.tiles, dim3(kTileThreads)}, stream, params, grid);
 }
 

@@ -18,10 +18,15 @@ struct ScatterParams {
   DType dtype;                                     // of dense, packed and residual
 };
 
-// Offset of channel 0 of `position` in sample `b` of the dense tensor.
+// Offset of channel 0 of `position` in sample `b` of the dense tensor. `width` is params.width, or a FastDivisor of it.
+template <typename Divisor>
+static SIGE_HOST_DEVICE inline int64_t dense_offset(const ScatterParams& params, int64_t b, int64_t position,
+                                                    const Divisor& width) {
+  return b * params.stride_b + (position / width) * params.stride_h + (position % width) * params.stride_w;
+}
+
 SIGE_HOST_DEVICE inline int64_t dense_offset(const ScatterParams& params, int64_t b, int32_t position) {
-  return b * params.stride_b + (position / params.width) * params.stride_h +
-         (position % params.width) * params.stride_w;
+  return dense_offset(params, b, position, params.width);
 }
 
 namespace cpu {

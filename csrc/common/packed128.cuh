@@ -40,6 +40,22 @@ struct WordOf<2> {
   using type = uint16_t;
 };
 
+template <typename Word>
+__device__ void store_word(Word* to, const Word& word) {
+  *to = word;
+}
+
+// The compiler splits some assignments of 16 bytes into four stores.
+__device__ inline void store_word(uint4* to, const uint4& word) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word.x), "r"(word.y),
+               "r"(word.z), "r"(word.w)
+               : "memory");
+#else
+  *to = word;
+#endif
+}
+
 // kWidth neighbouring elements. They stay in storage form until a lane is read, so that a thread can hold many loads in
 // flight without paying fp32 registers for them.
 template <typename T, int kWidth>
@@ -52,7 +68,7 @@ struct Packed {
   // __ldg tells the compiler so, which can then start the next loads before it has stored the last.
   __device__ static Packed load(const T* from) { return {__ldg(reinterpret_cast<const Word*>(from))}; }
   __device__ static Packed zero() { return {Word{}}; }
-  __device__ void store(T* to) const { *reinterpret_cast<Word*>(to) = word; }
+  __device__ void store(T* to) const { store_word(reinterpret_cast<Word*>(to), word); }
 
   __device__ void unpack(float (&lanes)[kWidth]) const {
     T elements[kWidth];

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <new>
 
+#include "common/gelu.h"
 #include "common/types.h"
 
 #if defined(__F16C__)
@@ -200,21 +201,11 @@ static inline Vec exponential(Vec x) {
 static inline Vec silu(Vec x) { return x / (1.0f + exponential(-x)); }
 
 // x times the share of a normal distribution below x: max(x, 0) - |x| q, where q = erfc(z) / 2 is the share beyond |x|,
-// and z = |x| / sqrt(2). erfc(z) e^(z^2) / 2 is a polynomial in t = 1 / (1 + 0.47 z), fitted to half a unit in the last
-// place of the result. The bound on |x| keeps infinity times zero out; NaN stays NaN.
+// and z = |x| / sqrt(2). The bound on |x| keeps infinity times zero out; NaN stays NaN.
 static inline Vec gelu(Vec x) {
   const Vec size = minimum(broadcast(40.0f), maximum(x, -x));
   const Vec z = size * 0.70710678f;
-  const Vec t = 1.0f / (1.0f + z * 0.47f);
-  Vec p = broadcast(0x1.680e44p-5f);
-  p = p * t - 0x1.a92c74p-3f;
-  p = p * t + 0x1.2e363ep-2f;
-  p = p * t - 0x1.9083e2p-5f;
-  p = p * t + 0x1.3dcf5p-3f;
-  p = p * t + 0x1.0bb8c2p-3f;
-  p = p * t + 0x1.0ce636p-3f;
-  p = p * t + 0x1.bc7112p-13f;
-  const Vec beyond = p * exponential(-z * z);
+  const Vec beyond = scaled_erfc(1.0f / (1.0f + z * 0.47f)) * exponential(-z * z);
   return maximum(x, Vec{}) - size * beyond;
 }
 

@@ -245,3 +245,5 @@ float exchange_in_warp(float value, unsigned lane_mask) {
 }
 
 }  // namespace sige_shim
+
+extern "C" __attribute__((visibility("default"))) int sige_shim_allocations() { return sige_shim::allocations; }

@@ -8,6 +8,7 @@
 //   - a missing barrier: a wrong result in one of the orders of SIGE_SHIM_ORDER ("forward", the default, "reverse", or
 //     a number that seeds a shuffle). Threads run one after the other from barrier to barrier;
 //   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the line.
+// Under SIGE_SHIM_CAPTURES=1 every stream says that it is being captured into a CUDA graph.
 // It does not show races between blocks, memory ordering, speed, or the alignment of vector accesses (UBSAN does).
 //
 // It defines the parts of cuda_runtime.h, cuda_fp16.h and cuda_bf16.h that the kernels use, and no others.
@@ -17,6 +18,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 
@@ -43,6 +45,8 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 void* dynamic_shared();                                                 // of the block that runs
 void wait_for_block(const char* function, const char* file, int line);  // __syncthreads()
 float exchange_in_warp(float value, unsigned lane_mask);
+
+inline int allocations = 0;  // calls of cudaMalloc, which the tests count
 
 }  // namespace sige_shim
 
@@ -135,8 +139,8 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_xor_sync(unsigned, float value, int lane_mask) {
   return sige_shim::exchange_in_warp(value, static_cast<unsigned>(lane_mask));
 }
-inline long long atomicMin(long long* address, long long value) {
-  const long long old = *address;
+inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
+  const unsigned long long old = *address;
   *address = std::min(old, value);
   return old;
 }
@@ -151,6 +155,7 @@ enum cudaError_t {
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 using cudaStream_t = void*;
 
@@ -166,11 +171,18 @@ inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess;
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 0, cudaSuccess; }
 inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = std::getenv("SIGE_SHIM_CAPTURES") ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
 inline cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  ++sige_shim::allocations;
   *pointer = ::operator new(bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaFree(void* pointer) { return ::operator delete(pointer), cudaSuccess; }
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  return memset(to, value, bytes), cudaSuccess;
+}
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
   return memcpy(to, from, bytes), cudaSuccess;
 }
