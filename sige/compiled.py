@@ -1,7 +1,7 @@
 """Compiled passes: the functions that torch.compile makes of a module's forward, as a whole or block by block.
 
     whole       one function for dense passes, one for recorded ones; the rows that taps keep are outputs of the graph
-    regional    the blocks that come again and again are compiled, a function for each class; the rest runs as it is
+    regional    the blocks that come again and again are compiled, a function for each kind; the rest runs as it is
 
 Each function has a code object of its own, because torch keeps compiled code, and counts recompilations, by code
 object. So what is compiled anew, after a module was replaced, finds no code of before, and its code goes with it.
@@ -59,9 +59,8 @@ class Compilation:
         """Says whether the mode replays CUDA graphs, each of which writes to the same memory every time."""
         return MODES[self.mode] != self.mode
 
-    def function(self, of: Callable[..., Any], name: str, mode: str) -> Callable[..., Any]:
-        """The compiled function, in one graph."""
-        assert isinstance(of, FunctionType)
+    def function(self, of: Any, name: str, mode: str) -> Callable[..., Any]:
+        """The compiled function, in one graph; `of` is a function of Python's."""
         code = of.__code__.replace(co_name=name)
         own = FunctionType(code, of.__globals__, name, of.__defaults__, of.__closure__)
         chosen = {"mode": mode} if self.backend == "inductor" else {}  # other backends have no modes
@@ -92,12 +91,16 @@ class Compiled:
         self._recorded = compilation.function(run, "recorded", MODES[compilation.mode])
 
     def _compile(self, regions: Iterable[nn.Module]) -> None:
-        """Makes calls of the blocks go to the compiled function of their class, as `block.compile()` would."""
-        functions: dict[type, Callable[..., Any]] = {}
+        """Makes calls of the blocks go to the compiled function of their kind, as `block.compile()` would.
+
+        A kind is a class with the shapes of its weights: torch compiles a function for eight kinds of inputs at most,
+        and SDXL has a dozen kinds of residual blocks.
+        """
+        functions: dict[object, Callable[..., Any]] = {}
         for block in regions:
-            kind = type(block)
+            kind = type(block), tuple(parameter.shape for parameter in block.parameters())
             if kind not in functions:
-                functions[kind] = self.compilation.function(_call, kind.__name__, self.compilation.mode)
+                functions[kind] = self.compilation.function(_call, type(block).__name__, self.compilation.mode)
             call = partial(functions[kind], block)
             block._compiled_call_impl = call
             self._regions.append((block, call))
