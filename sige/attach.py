@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sige.compiled import Compilation
 from sige.errors import RecordingError, UnsupportedError
+from sige.forward import Forward
 from sige.models import Component, Part
 from sige.packed.module_state import Watch
 from sige.passes import Call, Passes
@@ -57,11 +59,13 @@ class Attachment:
         self._walks, self._required = part.walk, part.required
         self._component: Component | None = None
         self._watch: Watch | None = None
+        self._changed = False  # since a context or a handle last looked
         self._formats: list[nn.Conv2d] = []
+        self.original: Callable[..., Any] = part.module.forward
+        self.forward = Forward(self.original)
         if part.required:
             self._walk()
         self._lay_out()
-        self.original: Callable[..., Any] = part.module.forward
         self._signature = inspect.signature(self.original)
         self._replaced = part.module.__dict__.get("forward")  # what another library had put in its place
         part.module.forward = self
@@ -78,6 +82,10 @@ class Attachment:
         A module whose parts changed (a LoRA, a hook or a processor came or went) is walked again, and refused where it
         cannot run packed.
         """
+        changed, self._changed = self._look() or self._changed, False
+        return changed
+
+    def _look(self) -> bool:
         if self._watch is None:
             if self._required:
                 self._walk()
@@ -94,15 +102,31 @@ class Attachment:
     def _walk(self) -> Component:
         self._component = self._watch = None
         self.programs.clear()
+        self.forward.reset()
         if any(module._compiled_call_impl is not None for module in self.module.modules()):
             raise UnsupportedError(
                 f"{self.name}: compile() was called on it, and a compiled model can neither be recorded nor run "
-                "packed: take a model that is not compiled"
+                "packed: take a model that is not compiled, and call handle.compile()"
             )
-        self._component = self._walks()
+        component = self._walks()
         self._lay_out()
-        self._watch = Watch(self.module)
-        return self._component
+        self.forward.prepare(component)
+        self._component, self._watch = component, Watch(self.module)
+        return component
+
+    def compile(self, compilation: Compilation | None) -> None:
+        """Compiles dense and recorded passes, or runs them uncompiled again.
+
+        A module that enable() does not require, and that cannot be recorded, runs as it is until it can.
+        """
+        self.forward.compilation = compilation
+        try:
+            self._changed |= self._look()
+            self._walk()
+        except UnsupportedError:
+            if self._required:
+                self.forward.compilation = None
+                raise
 
     def _lay_out(self) -> None:
         """Makes convolution weights channels-last, which packed and recorded passes read without a copy."""
@@ -122,12 +146,22 @@ class Attachment:
             for module in self._formats:
                 module.weight.data = module.weight.data.contiguous()
         self._formats.clear()
+        self.forward.reset()
         self.programs.clear()
         self._component = self._watch = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """The forward of the module's copy, which nobody has enabled."""
+        self.forward.taps.remove_from_copies(memo)  # its parts are copied before its forward is
         return copy.deepcopy(self.original, memo)
+
+    def check_free(self, context: str, name: str) -> None:
+        """Refuses what is inside a context of another pipeline."""
+        if self.claim is not None:
+            raise RecordingError(
+                f"{context}: {name} is shared with another pipeline, which is inside "
+                f"`with handle.{self.claim.context}(...)`: leave that first"
+            )
 
     # ---- one call ---------------------------------------------------------------------------------------------------
 
@@ -135,7 +169,7 @@ class Attachment:
         claim = self.claim
         if claim is None:
             self.passes.dense += 1
-            return self.original(*args, **kwargs)
+            return self._outside().dense(args, kwargs)
         if claim.thread != threading.get_ident():
             raise RecordingError(
                 f"{self.name}: called while another thread is inside `with handle.{claim.context}(...)`: wait for it, "
@@ -145,9 +179,19 @@ class Attachment:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         component = self.component()
-        call = Call(component, self.original, args, kwargs, bound.arguments, self.passes, changed, self.programs)
+        call = Call(component, self.forward, args, kwargs, bound.arguments, self.passes, changed, self.programs)
         self._refuse_autocast(call)
         return claim.take(call)
+
+    def _outside(self) -> Forward:
+        """The forward outside contexts. What changed and cannot be recorded by now runs uncompiled."""
+        if self.forward.compilation is not None:
+            try:
+                self._changed |= self._look()
+            except UnsupportedError:
+                self._changed = True
+                return self.forward.uncompiled()
+        return self.forward
 
     def _refuse_autocast(self, call: Call) -> None:
         device = call.sample.device.type

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sige.attach import Attachment, Claim, attached
+from sige.compiled import Compilation
 from sige.errors import ConfigError, RecordingError, RegionError
 from sige.models import Component, Part, find_parts, is_pipeline
 from sige.packed.prompt import PromptKeys
@@ -123,6 +124,20 @@ class Handle:
     def look(self) -> bool:
         """Says whether weights or modules have changed since they were last looked at."""
         return any([attachment.look() for attachment in self.attachments.values()])
+
+    def compile(self, mode: str | None = "default", *, regional: bool = False, backend: str = "inductor") -> None:
+        """Compiles dense and recorded passes by torch.compile, inside contexts and outside; packed passes stay.
+
+        With `regional` each block that comes again and again is compiled by itself, which takes much less time. What
+        is compiled goes with `disable()`; mode None lets it go before. The first pass of a shape compiles.
+        """
+        compilation = None if mode is None else Compilation(mode, regional, backend)
+        with _ENTRY:
+            self._check_idle("compile")
+            for name, attachment in self.attachments.items():
+                attachment.check_free("compile", name)
+            for attachment in self.attachments.values():
+                attachment.compile(compilation)
 
     # ---- contexts ---------------------------------------------------------------------------------------------------
 
@@ -239,11 +254,7 @@ class Handle:
         with _ENTRY:
             self._check_idle(context)
             for name, attachment in attachments.items():
-                if attachment.claim is not None:
-                    raise RecordingError(
-                        f"{context}: {name} is shared with another pipeline, which is inside "
-                        f"`with handle.{attachment.claim.context}(...)`: leave that first"
-                    )
+                attachment.check_free(context, name)
                 attachment.look()  # refuses now what changed since and cannot run packed
             self._claim = Claim(context, threading.get_ident(), take)
             for attachment in attachments.values():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sige.errors import RegionError
+from sige.forward import Forward
 from sige.models.component import Component, sample_size, unpack
 from sige.ops import group_stats
 from sige.packed.features import PackedPass
@@ -59,7 +58,7 @@ class Call:
     """A call of a component's forward, as it came in."""
 
     component: Component
-    original: Callable[..., Any]
+    forward: Forward
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     arguments: dict[str, Any]  # by name, with defaults
@@ -75,7 +74,12 @@ class Call:
     def dense(self) -> Any:
         """Runs the model's own forward, and returns its result."""
         self.passes.dense += 1
-        return self.original(*self.args, **self.kwargs)
+        return self.forward.dense(self.args, self.kwargs)
+
+    def recorded(self) -> tuple[Any, ComponentRecording]:
+        """Runs the model's own forward; returns its result, and what the taps in its layers have kept."""
+        self.passes.dense += 1
+        return self.forward.recorded(self.args, self.kwargs)
 
     def on(self, sample: Tensor) -> Call:  # [B, C, H, W]
         """The same call of another sample."""
@@ -104,14 +108,10 @@ def output_of(result: Any) -> Tensor:  # [B, C_out, H_out, W_out]
 
 
 def record_pass(call: Call, recording: Recording) -> Any:
-    """Runs the model's own forward, and returns its result; a probe in each layer fills the recording's part."""
+    """Runs the model's own forward, and returns its result; a tap in each layer fills the recording's part."""
     component, sample = call.component, call.sample
     component.check(call.arguments)
-    part = ComponentRecording()
-    with ExitStack() as hooks:
-        for probe in component.probes():
-            hooks.callback(probe.attach(part).remove)
-        result = call.dense()
+    result, part = call.recorded()
     output = output_of(result)
     for key, rows in part.rows.items():
         if rows.untyped_storage().data_ptr() == sample.untyped_storage().data_ptr():
@@ -123,11 +123,14 @@ def record_pass(call: Call, recording: Recording) -> Any:
 
 
 def record_outer(call: Call, recording: Recording, forecast: Blend) -> Any:
-    """Runs the model's own forward without its deepest level, whose features and recording are the forecast's."""
+    """Runs the model's own forward without its deepest level, whose features and recording are the forecast's.
+
+    The pass is not compiled as a whole: the forecast stands in for three blocks, which compiled code has inlined.
+    """
     component = call.component
     blend = forecast.component(component.name)
     with component.without_deepest(blend, call.sample):
-        result = record_pass(call, recording)
+        result = record_pass(replace(call, forward=call.forward.uncompiled()), recording)
     part = recording.components[component.name]
     for key in blend.keys - part.rows.keys():
         part.rows[key] = blend.rows(key)

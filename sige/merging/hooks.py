@@ -20,7 +20,7 @@ from sige.merging.matching import Matching, match
 from sige.merging.settings import Merging
 from sige.sizes import Size
 
-__all__ = ["Block", "Clock", "Level", "block_around", "is_merging"]
+__all__ = ["Block", "Clock", "Level", "block_around", "is_merging", "merges"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -102,6 +102,11 @@ def _check(matching: Matching, rows: Tensor, kwargs: Kwargs) -> None:  # [B, N, 
 def is_merging(hook: object) -> bool:
     """Says whether the hook is one of these."""
     return isinstance(getattr(hook, "__self__", None), Clock | Level | Block)
+
+
+def merges(model: nn.Module) -> bool:
+    """Says whether rows merge in the model's dense passes."""
+    return any(is_merging(hook) for module in model.modules() for hook in module._forward_pre_hooks.values())
 
 
 def block_around(layer: nn.Module) -> Block | None:

@@ -30,9 +30,14 @@ from sige.packed.norm import PackedGroupNorm
 from sige.packed.resnet import AttentionBlock, ResnetBlock
 from sige.packed.transformer import PackedTransformer, TransformerBlock
 
-__all__ = ["attention_block", "downsampler", "resnet", "transformer", "upsampler"]
+__all__ = ["attention_block", "downsampler", "regions", "resnet", "transformer", "upsampler"]
 
 PLAIN_PROCESSORS = (AttnProcessor, AttnProcessor2_0, XFormersAttnProcessor, SlicedAttnProcessor)
+
+
+def regions(model: nn.Module) -> list[nn.Module]:
+    """The blocks that come again and again: residual blocks, and the blocks of transformers."""
+    return [module for module in model.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
 
 
 def resnet(walker: Walker, block: Any) -> ResnetBlock:

@@ -30,6 +30,9 @@ class Component(Protocol):
     def probes(self) -> list[Probe]:
         """The probes of all layers: what a dense pass must record."""
 
+    def regions(self) -> list[nn.Module]:
+        """The blocks that come again and again, which can be compiled one by one."""
+
     def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
         """The image-like input among the arguments of forward."""
 

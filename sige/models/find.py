@@ -54,5 +54,8 @@ def _class(target: object) -> str:
 def _wanted(target: object) -> str:
     wanted = "a UNet2DConditionModel, an AutoencoderKL or a pipeline that has them"
     if "_orig_mod" in getattr(target, "_modules", {}):
-        return f"{wanted}; torch.compile has wrapped this model, and it cannot run packed: enable the one inside"
+        return (
+            f"{wanted}; torch.compile has wrapped this model, and it cannot run packed: enable the one inside, then "
+            "call handle.compile()"
+        )
     return wanted

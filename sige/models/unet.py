@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_2d_blocks import (
     UpBlock2D,
 )
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
-from torch import Tensor
+from torch import Tensor, nn
 
 from sige.errors import UnsupportedError
 from sige.geometry import Geometry
@@ -108,6 +108,9 @@ class PackedUNet:
 
     def probes(self) -> list[Probe]:
         return [*self.first.probes, *(probe for stage in self._stages() for probe in stage.probes), *self.last.probes]
+
+    def regions(self) -> list[nn.Module]:
+        return blocks.regions(self.module)
 
     # ---- arguments of forward ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.unets.unet_2d_blocks import DownEncoderBlock2D, UNetMidBlock2D, UpDecoderBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 
 from sige.errors import UnsupportedError
 from sige.geometry import Geometry
@@ -72,6 +72,9 @@ class PackedCoder:
 
     def probes(self) -> list[Probe]:
         return [probe for layer in self.layers for probe in layer.probes]
+
+    def regions(self) -> list[nn.Module]:
+        return blocks.regions(self.module)
 
     def sample(self, arguments: dict[str, Any]) -> Tensor:  # [B, C, H, W]
         return arguments["sample"]  # type: ignore[no-any-return]

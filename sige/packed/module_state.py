@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sige.merging.hooks import is_merging
+from sige.recordings import is_tap
 
 __all__ = ["State", "Watch", "is_hooked", "weights"]
 
@@ -20,12 +21,12 @@ _ADAPTER_SETTINGS = ("scaling", "_active_adapter", "_disable_adapters", "merged_
 def is_hooked(module: nn.Module) -> bool:
     """Says whether the module has a hook or a replaced forward, so that a call does more than its class says.
 
-    The hooks that merge rows do not count: they are for dense passes, and a packed pass leaves them out on purpose.
+    The hooks that merge rows, and taps, do not count: a packed pass leaves them out on purpose.
     """
     if "forward" in module.__dict__:
         return True
     hooks = module._forward_hooks, module._forward_pre_hooks
-    return any(not is_merging(hook) for some in hooks for hook in some.values())
+    return any(not (is_merging(hook) or is_tap(hook)) for some in hooks for hook in some.values())
 
 
 def weights(modules: Iterable[nn.Module]) -> State:

@@ -7,6 +7,7 @@ from sige.recordings.probe import Probe
 from sige.recordings.recording import ComponentRecording, Recording
 from sige.recordings.shelves import FolderShelf
 from sige.recordings.store import Store
+from sige.recordings.taps import Taps, is_tap
 
 __all__ = [
     "Blend",
@@ -17,7 +18,9 @@ __all__ = [
     "Probe",
     "Recording",
     "Store",
+    "Taps",
     "half_of",
+    "is_tap",
     "joined",
     "mixed",
 ]

@@ -26,10 +26,10 @@ def record(case: Any, x: Any, how: Any) -> tuple[Any, Recording]:
     recording = Recording()
     component = sige.enable(case.model).components["unet"]
     with pytest.MonkeyPatch.context() as patch:
-        forward = case.model.forward.original
+        forward, plain = case.model.forward.forward, case.model.forward.original
 
         def taken(*args: Any, **kwargs: Any) -> Any:
-            bound = inspect.signature(forward).bind(*args, **kwargs)
+            bound = inspect.signature(plain).bind(*args, **kwargs)
             bound.apply_defaults()
             return how(Call(component, forward, args, kwargs, bound.arguments), recording)
 
