@@ -19,6 +19,7 @@ __all__ = ["RULES", "Kernel", "LaunchError", "kernels_of"]
 CONV_CHUNK_BYTES = 24 << 20  # kChunkBytes of csrc/sparse_conv2d_op.cpp, in the CUDA library
 LEAST_CHUNK_ROWS = 64  # of chunk_rows there
 STATS_KERNELS = 2  # csrc/group_stats.cu: one adds rows in blocks, one adds the blocks' sums
+MOST_TOKENS = 3 * 77  # of a prompt, to tell the kinds of attention apart
 
 
 class LaunchError(Exception):
@@ -162,16 +163,9 @@ def block_attention(call: OpCall) -> list[Kernel]:
 
 def product(call: OpCall) -> list[Kernel]:
     """mm, addmm, bmm, baddbmm: one kernel of cuBLAS, which also adds the bias."""
-    left, right = [operand for operand in call.operands if len(operand.shape) == len(call.results[0].shape)][-2:]
-    count = call.results[0].numel // call.results[0].shape[-1]
-    return [
-        Kernel(
-            "linear: product",
-            call.nbytes,
-            2 * count * left.shape[-1] * right.shape[-1],
-            (count, right.shape[-1], left.shape[-1]),
-        )
-    ]
+    left, right = call.operands[-2:]
+    count, columns, depth = call.results[0].numel // right.shape[-1], right.shape[-1], left.shape[-1]
+    return [Kernel("linear: product", call.nbytes, 2 * count * columns * depth, (count, columns, depth))]
 
 
 def attention(call: OpCall) -> list[Kernel]:
@@ -183,12 +177,15 @@ def attention(call: OpCall) -> list[Kernel]:
     return [Kernel(kind, 2 * query.nbytes + key.nbytes + value.nbytes, _attention_flops(shape), attention=shape)]
 
 
-MOST_TOKENS = 3 * 77  # of a prompt, to tell the kinds of attention apart
-
-
 def _attention_flops(shape: tuple[int, int, int, int]) -> int:  # batch * heads, queries, keys, head size
     blocks, queries, keys, size = shape
     return 4 * blocks * queries * keys * size
+
+
+def cat(call: OpCall) -> list[Kernel]:
+    """One kernel. Rows are joined along dimension 1 for attention, channels along 2 for a skip connection."""
+    kind = "recorded keys and values: join" if call["dim"] == 1 else "concatenation"
+    return [Kernel(kind, call.nbytes)]
 
 
 def index_copy(call: OpCall) -> list[Kernel]:
@@ -225,7 +222,7 @@ RULES: dict[str, Rule] = {
     "aten::add_": _pass("residual"),
     "aten::addmm": product,
     "aten::arange": _pass("other pointwise"),
-    "aten::cat": _pass("concatenation"),
+    "aten::cat": cat,
     "aten::copy_": _pass("other pointwise"),
     "aten::index_copy": index_copy,
     "aten::index_select": _copy_rows("halo of recordings"),
