@@ -112,9 +112,10 @@ def _compiled() -> Path:
 
 
 def _compile(library: Path) -> None:
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    wanted = os.environ.get("CXX", "g++")
+    compiler = shutil.which(wanted)
     if compiler is None:
-        raise GuardError("fake CUDA needs a C++ compiler, and there is no g++: install one, or name yours in CXX")
+        raise GuardError(f"fake CUDA needs a C++ compiler, and there is no {wanted}: install one, or name yours in CXX")
     folder = Path(torch.__file__).parent
     flags = ["-O1", "-shared", "-fPIC", "-std=c++20", f"-I{folder / 'include'}", f"-L{folder / 'lib'}"]
     command = [compiler, *flags, str(SOURCE), "-lc10", "-o", str(library)]
