@@ -60,10 +60,10 @@ def disc(ratio: float) -> np.ndarray:  # bool [512, 1024]
     return np.asarray((y - 250) ** 2 + (x - 520) ** 2 < ratio * SIZE[0] * SIZE[1] / np.pi)
 
 
-def centred(ratio: float) -> np.ndarray:  # bool [512, 1024]
-    mask = np.zeros(SIZE, dtype=bool)
-    h, w = (max(round(side * ratio**0.5), 1) for side in SIZE)
-    top, left = (SIZE[0] - h) // 2, (SIZE[1] - w) // 2
+def centred(ratio: float, size: tuple[int, int] = SIZE) -> np.ndarray:  # bool [H, W]
+    mask = np.zeros(size, dtype=bool)
+    h, w = (max(round(side * ratio**0.5), 1) for side in size)
+    top, left = (size[0] - h) // 2, (size[1] - w) // 2
     mask[top : top + h, left : left + w] = True
     return mask
 

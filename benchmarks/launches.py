@@ -1,0 +1,230 @@
+"""The kernels that each op of a packed pass launches on CUDA, with their work: one rule per op, to check against csrc.
+
+A rule takes a call and returns its kernels in order. Whoever changes what an op launches changes its rule here, and
+renews the budgets of tests/models/test_launches.py. An op that no rule names is an error, so none is left out.
+
+bytes   what a kernel reads and writes, each operand once; what is found in the L2 cache counts, too
+flops   of products and attention; other kernels wait for memory, and have 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.op_log import OpCall, Operand
+
+__all__ = ["RULES", "Kernel", "LaunchError", "kernels_of"]
+
+CONV_CHUNK_BYTES = 24 << 20  # kChunkBytes of csrc/sparse_conv2d_op.cpp, in the CUDA library
+LEAST_CHUNK_ROWS = 64  # of chunk_rows there
+MOST_TOKENS = 3 * 77  # of a prompt, to tell the kinds of attention apart
+
+
+class LaunchError(Exception):
+    """An op without a rule; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One launch."""
+
+    kind: str  # the line of the table that it is added to
+    nbytes: int
+    flops: int = 0
+    product: tuple[int, int, int] | None = None  # rows, columns and depth of a matrix product
+    attention: tuple[int, int, int, int] | None = None  # batch * heads, queries, keys, head size
+
+
+Rule = Callable[[OpCall], list[Kernel]]
+
+
+def kernels_of(call: OpCall) -> list[Kernel]:
+    """The kernels that the call launches; a call whose results are empty launches none."""
+    if call.is_view or call.name in NO_KERNEL:
+        return []
+    rule = RULES.get(call.name) or (_pointwise if call.is_pointwise else None)
+    if rule is None:
+        raise LaunchError(f"{call.name}: no rule says what it launches on CUDA: add one to benchmarks/launches.py")
+    if call.results and not any(result.numel for result in call.results):
+        return []
+    return rule(call)
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _product(kind: str, rows: int, columns: int, depth: int, element: int, *, adds: bool = False) -> Kernel:
+    """out [rows, columns] = a [rows, depth] @ b [depth, columns], or out += with `adds`."""
+    elements = rows * depth + depth * columns + rows * columns * (1 + adds)
+    return Kernel(kind, elements * element, 2 * rows * columns * depth, (rows, columns, depth))
+
+
+def _pass(kind: str) -> Rule:
+    """One kernel that reads all arguments and writes all results."""
+    return lambda call: [Kernel(kind, call.nbytes)]
+
+
+def _pointwise(call: OpCall) -> list[Kernel]:
+    return [Kernel("other pointwise", call.nbytes)]
+
+
+def _copy_rows(kind: str) -> Rule:
+    """One kernel that reads, of its source, as much as it writes."""
+    return lambda call: [Kernel(kind, 2 * call.results[0].nbytes)]
+
+
+# ---- our ops: csrc/*_op.cpp -----------------------------------------------------------------------------------------
+
+
+def sparse_conv2d(call: OpCall) -> list[Kernel]:
+    """activate_rows if it pays; then for each chunk fill_out if there is something to add, gather, addmm."""
+    packed, recorded, index, weight = (call[name] for name in ("packed", "recorded", "index", "weight"))
+    batch, fresh, channels = packed.shape
+    outputs, taps = index.shape
+    element, source_rows = packed.dtype.itemsize, fresh + recorded.shape[1]
+    source = batch * source_rows * channels * element
+    transforms = call["scale"] is not None or call["activation"] != 0
+    kernels = []
+    if transforms and source_rows < outputs * taps:
+        kernels.append(Kernel("convolution: norm and SiLU", 2 * source))
+    for rows in conv_chunks(batch * outputs, taps * channels * element, call["chunk_rows"]):
+        out, matrix = rows * weight.shape[0] * element, rows * taps * channels * element
+        starts = call["bias"] is not None or call["residual"] is not None
+        if starts:
+            kernels.append(Kernel("convolution: bias, residual", out * (1 + (call["residual"] is not None))))
+        read = min(matrix, source * rows // (batch * outputs))
+        kernels.append(Kernel("convolution: gather", read + matrix + rows * taps * 4 // batch))
+        kernels.append(_product("convolution: product", rows, weight.shape[0], taps * channels, element, adds=starts))
+    return kernels
+
+
+def conv_chunks(rows: int, row_bytes: int, wanted: int) -> list[int]:
+    """The rows of each chunk, as chunk_rows and multiply_chunks of csrc/sparse_conv2d_op.cpp choose them.
+
+    >>> conv_chunks(100, CONV_CHUNK_BYTES // 64, 0)
+    [50, 50]
+    """
+    limit = wanted if wanted > 0 else max(CONV_CHUNK_BYTES // max(row_bytes, 1), LEAST_CHUNK_ROWS)
+    each = -(-rows // max(-(-rows // limit), 1))
+    return [min(each, rows - first) for first in range(0, rows, each)]
+
+
+def norm_affine(call: OpCall) -> list[Kernel]:
+    """One kernel that reads new and old rows of every term, and one that ends the sums: scale and shift."""
+    packed: Operand = call["packed"]
+    sums: Operand = call["stats"][0]
+    terms = len(call["stats"])
+    affine = sum(result.nbytes for result in call.results)
+    return [
+        Kernel("norm: sums of rows", 2 * terms * packed.nbytes),
+        Kernel("norm: scale and shift", 2 * terms * sums.nbytes + affine),
+    ]
+
+
+def group_stats(call: OpCall) -> list[Kernel]:
+    """group_stats and update_group_stats: the sums of rows, then the sums of blocks."""
+    rows = sum(operand.nbytes for name, operand in call.arguments.items() if name in ("rows", "packed"))
+    old = rows if call.name.endswith("update_group_stats") else 0
+    return [Kernel("norm: sums of rows", rows + old), Kernel("norm: sums of blocks", 2 * call.results[0].nbytes)]
+
+
+def linear(call: OpCall) -> list[Kernel]:
+    """fill_out if there is something to add, then addmm. The engine calls it on the CPU only."""
+    rows, out = call["rows"], call.results[0]
+    starts = call["bias"] is not None or call["residual"] is not None
+    fill = [Kernel("linear: bias, residual", 2 * out.nbytes)] if starts else []
+    count, columns, depth = rows.shape[0] * rows.shape[1], out.shape[2], rows.shape[2]
+    return [*fill, _product("linear: product", count, columns, depth, rows.dtype.itemsize, adds=starts)]
+
+
+def blend_rows(call: OpCall) -> list[Kernel]:
+    """One kernel that reads a row of each term for each row that it writes."""
+    return [Kernel("blend of recordings", (len(call["rows"]) + 1) * call.results[0].nbytes)]
+
+
+def scatter(call: OpCall) -> list[Kernel]:
+    """One kernel, which writes the packed rows and nothing else."""
+    return [Kernel("scatter", 2 * call["packed"].nbytes)]
+
+
+def block_attention(call: OpCall) -> list[Kernel]:
+    """One kernel. On CUDA the engine calls SDPA instead."""
+    query, keys, heads = call["query"], call["index"].shape[0], call["heads"]
+    batch, count, channels = query.shape
+    shape = batch * heads, count, keys, channels // heads
+    nbytes = 2 * query.nbytes + 2 * batch * keys * channels * query.dtype.itemsize
+    return [Kernel("self-attention", nbytes, _attention_flops(shape), attention=shape)]
+
+
+# ---- torch's ops ----------------------------------------------------------------------------------------------------
+
+
+def product(call: OpCall) -> list[Kernel]:
+    """mm, addmm, bmm, baddbmm: one kernel of cuBLAS, which also adds the bias."""
+    left, right = call.operands[-2:]
+    count, columns, depth = call.results[0].numel // right.shape[-1], right.shape[-1], left.shape[-1]
+    return [Kernel("linear: product", call.nbytes, 2 * count * columns * depth, (count, columns, depth))]
+
+
+def attention(call: OpCall) -> list[Kernel]:
+    """SDPA's fused kernel. Queries and keys of self-attention are as many as positions; a prompt has few tokens."""
+    query, key, value = call["query"], call["key"], call["value"]
+    batch, heads, count, size = query.shape
+    shape = batch * heads, count, key.shape[2], size
+    kind = "cross-attention" if key.shape[2] <= MOST_TOKENS else "self-attention"
+    return [Kernel(kind, 2 * query.nbytes + key.nbytes + value.nbytes, _attention_flops(shape), attention=shape)]
+
+
+def _attention_flops(shape: tuple[int, int, int, int]) -> int:  # batch * heads, queries, keys, head size
+    blocks, queries, keys, size = shape
+    return 4 * blocks * queries * keys * size
+
+
+def cat(call: OpCall) -> list[Kernel]:
+    """One kernel. Rows are joined along dimension 1 for attention, channels along 2 for a skip connection."""
+    kind = "recorded keys and values: join" if call["dim"] == 1 else "concatenation"
+    return [Kernel(kind, call.nbytes)]
+
+
+def index_copy(call: OpCall) -> list[Kernel]:
+    """A copy of all rows, then new rows in the place of some."""
+    kind = "recorded keys and values: copy"
+    return [Kernel(kind, 2 * call["self"].nbytes), Kernel(kind, 2 * call["source"].nbytes)]
+
+
+NO_KERNEL = {  # they allocate, or return what they got
+    "aten::_unsafe_view",
+    "aten::empty",
+    "aten::empty_like",
+    "aten::empty_strided",
+    "aten::lift_fresh",
+    "aten::new_empty",
+    "aten::new_empty_strided",
+}
+
+RULES: dict[str, Rule] = {
+    "sige::blend_rows": blend_rows,
+    "sige::block_attention": block_attention,
+    "sige::gather": _copy_rows("norm: apply"),
+    "sige::geglu_rows": _pass("GEGLU"),
+    "sige::group_stats": group_stats,
+    "sige::linear": linear,
+    "sige::norm_affine": norm_affine,
+    "sige::scatter": scatter,
+    "sige::sparse_conv2d": sparse_conv2d,
+    "sige::time_table": _pass("time"),
+    "sige::update_group_stats": group_stats,
+    "aten::_scaled_dot_product_efficient_attention": attention,
+    "aten::_scaled_dot_product_flash_attention": attention,
+    "aten::_to_copy": _pass("other pointwise"),
+    "aten::add_": _pass("residual"),
+    "aten::addmm": product,
+    "aten::arange": _pass("other pointwise"),
+    "aten::cat": cat,
+    "aten::copy_": _pass("other pointwise"),
+    "aten::index_copy": index_copy,
+    "aten::index_select": _copy_rows("halo of recordings"),
+    "aten::mm": product,
+    "aten::native_layer_norm": _pass("layer norm"),
+}
