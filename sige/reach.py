@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,6 @@ class Rows:
     grid: Int32Array  # [h, w]
     top: int
     left: int
-
-    @classmethod
-    def empty(cls, box: Box) -> Rows:
-        """A box without rows."""
-        return cls(np.full(box.shape, -1, dtype=np.int32), box.top, box.left)
 
     def put(
         self,
@@ -78,11 +74,18 @@ class AxisReach:
         """Says whether places and input positions differ."""
         return self.upsampled != self.inputs
 
-    def sources(self, first: int) -> npt.NDArray[np.intp]:  # [places]
-        """The input position of each place that is read, counted from `first` on; -1 in the padding."""
+    def read_at(
+        self,
+        outputs: Int32Array,  # [n], from `start` to `stop`
+        first: int,
+        pitch: int,
+    ) -> list[npt.NDArray[np.intp]]:  # for each kernel tap [n]
+        """The input position that each output reads, counted from `first` on, times `pitch`; padding is -1."""
         place = np.arange(*self.places)
         inside = (place >= 0) & (place < self.upsampled)
-        return np.where(inside, place * self.inputs // self.upsampled - first, -1)
+        source = np.where(inside, place * self.inputs // self.upsampled - first, -1) * pitch
+        at = (outputs.astype(np.intp) - self.start) * self.stride
+        return [source[tap:].take(at) for tap in range(self.kernel)]
 
     def needed(
         self,
@@ -125,6 +128,11 @@ class Reach:
     rows: AxisReach
     columns: AxisReach
 
+    @property
+    def is_stretched(self) -> bool:
+        """Says whether places and input positions differ."""
+        return self.rows.is_stretched or self.columns.is_stretched
+
     def halo(
         self,
         outputs: BoolArray,  # [h_out, w_out]
@@ -135,7 +143,7 @@ class Reach:
         outputs = outputs[rows.start : rows.stop, columns.start : columns.stop]
         needed = rows.needed(columns.needed(outputs, 1), 0)
         (top, bottom), (left, right) = rows.span, columns.span
-        inside = np.flatnonzero(needed & ~active[top:bottom, left:right])
+        inside = np.flatnonzero(np.greater(needed, active[top:bottom, left:right]))
         return _moved(inside.astype(np.int32), right - left, active.shape[1], top * active.shape[1] + left)
 
     def numbered(
@@ -146,20 +154,15 @@ class Reach:
     ) -> Rows:
         """The rows that the outputs can read: first the packed ones, then the halo."""
         rows, columns = self.rows, self.columns
-        stretched = rows.is_stretched or columns.is_stretched
-        down, across = (rows.span, columns.span) if stretched else (rows.places, columns.places)
-        box = _around(Box(down[0], across[0], down[1], across[1]), active)
-        if not stretched:
-            found = Rows.empty(box)
-        else:  # one more row and column, the last, stand for the padding
-            found = Rows.empty(Box(box.top, box.left, box.bottom + 1, box.right + 1))
+        if self.is_stretched:
+            box = _around(Box(rows.span[0], columns.span[0], rows.span[1], columns.span[1]), active)
+            box = box._replace(bottom=box.bottom + 1, right=box.right + 1)  # the last ones stand for the padding
+        else:
+            box = _around(Box(rows.places[0], columns.places[0], rows.places[1], columns.places[1]), active)
+        found = Rows(np.full(box.shape, -1, dtype=np.int32), box.top, box.left)
         found.put(packed, columns.inputs, 0)
         found.put(halo, columns.inputs, len(packed))
-        if not stretched:
-            return found
-        # The columns first: that pass is the slow one, and there are fewer rows before the upsampling than after it.
-        stretched_columns = found.grid.take(columns.sources(box.left), axis=1)
-        return Rows(stretched_columns.take(rows.sources(box.top), axis=0), rows.places[0], columns.places[0])
+        return found
 
     def read(
         self,
@@ -169,15 +172,21 @@ class Reach:
         index: Int32Array,  # [n, T], filled
     ) -> None:
         """Looks up the row that each output reads at each kernel tap."""
-        pitch, stride = rows.grid.shape[1], self.rows.stride
+        grid, pitch = rows.grid.ravel(), rows.grid.shape[1]
+        if self.is_stretched:
+            y = outputs // np.int32(width)
+            down = self.rows.read_at(y, rows.top, pitch)
+            across = self.columns.read_at(outputs - y * np.int32(width), rows.left, 1)
+            for tap, (from_row, from_column) in enumerate(product(down, across)):
+                index[:, tap] = grid.take(from_row + from_column, mode="wrap")
+            return
         # The place of the first tap; each other tap is as far from it for all outputs.
         start = _moved(outputs, width, pitch, 0).astype(np.intp)
-        start *= stride
+        start *= self.rows.stride
         start -= (self.rows.padding + rows.top) * pitch + self.columns.padding + rows.left
-        flat = rows.grid.ravel()
         for tap in range(index.shape[1]):
-            y, x = divmod(tap, self.columns.kernel)
-            index[:, tap] = flat[y * pitch + x :].take(start, mode="clip")
+            y_tap, x_tap = divmod(tap, self.columns.kernel)
+            index[:, tap] = grid[y_tap * pitch + x_tap :].take(start, mode="clip")
 
 
 def _around(box: Box, other: Box) -> Box:

@@ -225,8 +225,9 @@ def _mask_level(pixels: BoolArray, masked: Box, dilation: int, height: int, widt
     if masked.bottom:
         covered, box = cover_box(pixels, masked, height, width)
         active[box.slices] = covered
-        near = box.grown(by, height, width).slices
-        active[near] = dilate(active[near], by)
+        if by:
+            near = box.grown(by, height, width).slices
+            active[near] = dilate(active[near], by)
     return active
 
 
