@@ -64,7 +64,7 @@ class IndexTensors:
             return [_shared(array) for array in arrays]
         with torch.inference_mode(False):
             tensors = upload(arrays, self.device)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and type(tensors[0]) is Tensor:  # else fake ones, which no stream copies
             stream = torch.cuda.current_stream(self.device)
             self._uploads.append((stream, stream.record_event(), tensors[0]))
         return tensors
@@ -110,7 +110,8 @@ def _host(count: int, device: torch.device) -> tuple[Tensor, Int32Array]:
     """A new tensor [count] from which a copy to the device is fast, and the same memory as an array."""
     if device.type == "cuda":
         pinned = torch.empty(count, dtype=torch.int32, pin_memory=True)
-        return pinned, pinned.numpy()
+        if type(pinned) is Tensor:  # a fake one has no memory
+            return pinned, pinned.numpy()
     values = np.zeros(count, dtype=np.int32)
     return torch.from_numpy(values), values
 

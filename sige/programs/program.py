@@ -25,6 +25,7 @@ from sige.programs.trace import (
     TracedPrompt,
     TraceError,
 )
+from sige.recordings import BlendedComponent
 
 __all__ = ["Program", "last_reads", "run_lines", "traced"]
 
@@ -122,7 +123,7 @@ def traced(
     kept: dict[str, Tensor] = {}
     watched = PackedPass(
         TracedLayout(packed_pass.layout, trace),
-        TracedComponent(packed_pass.recorded.name, packed_pass.recorded.terms, trace, packed_pass.recorded),
+        _watched(packed_pass.recorded, trace),
         packed_pass.exact_statistics,
         TracedPrompt(packed_pass.prompt, trace),
         None if packed_pass.kept is None else kept,
@@ -144,6 +145,10 @@ def traced(
         weights=[(weight, weight.data_ptr()) for weight in weights],
     )
     return output, program
+
+
+def _watched(recorded: BlendedComponent, trace: Trace) -> TracedComponent:
+    return TracedComponent(recorded.name, recorded.terms, recorded._factors, trace=trace)
 
 
 def _with(value: Any, others: dict[Path, Tensor], path: Path = ()) -> Any:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -236,12 +236,7 @@ def _drops(schema: Any, args: Any, kwargs: dict[str, Any]) -> bool:
 class TracedComponent(BlendedComponent):
     """Recordings whose reads become lines."""
 
-    trace: Trace
-    source: BlendedComponent
-
-    @property
-    def factors(self) -> Tensor:  # fp64 [K]
-        return self.source.factors
+    trace: Trace = field(kw_only=True)
 
     def read(self, kind: str, term: int, key: str) -> Tensor:
         trace, read = self.trace, super().read

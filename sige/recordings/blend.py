@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -25,6 +24,7 @@ class Blend:
     """A weighted sum of recordings; the weights add up to 1."""
 
     terms: tuple[tuple[Recording, float], ...]
+    factors: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)  # fp64 [K] each
 
     @classmethod
     def of(cls, terms: Iterable[tuple[Recording, float]]) -> Blend:
@@ -50,7 +50,7 @@ class Blend:
                     f"run the dense pass of {name} inside `with handle.record():` first"
                 )
             parts.append((part, weight))
-        return BlendedComponent(name, tuple(parts))
+        return BlendedComponent(name, tuple(parts), self.factors)
 
 
 def _listed(terms: Any) -> list[Any]:
@@ -74,6 +74,7 @@ class BlendedComponent:
 
     name: str
     terms: tuple[tuple[ComponentRecording, float], ...]
+    _factors: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)  # of the whole blend
 
     @property
     def is_one(self) -> bool:
@@ -85,14 +86,16 @@ class BlendedComponent:
         """The weights, one for each recording."""
         return [weight for _, weight in self.terms]
 
-    @cached_property
+    @property
     def factors(self) -> Tensor:  # fp64 [K]
-        """The weights as the ops read them: on the device of the recordings, written there without waiting for it."""
+        """The weights as the ops read them: on the device of the recordings, moved there once, without waiting."""
         output = self.terms[0][0].output
-        weights = torch.tensor(self.weights, dtype=torch.float64)
-        if output is None or output.device.type == "cpu":
-            return weights
-        return (weights.pin_memory() if output.is_cuda else weights).to(output.device, non_blocking=True)
+        device = torch.device("cpu") if output is None else output.device
+        if device not in self._factors:
+            weights = torch.empty(len(self.terms), dtype=torch.float64, pin_memory=device.type == "cuda")
+            weights.copy_(torch.tensor(self.weights, dtype=torch.float64))
+            self._factors[device] = weights.to(device, non_blocking=True)
+        return self._factors[device]
 
     @property
     def keys(self) -> set[str]:
