@@ -279,7 +279,7 @@ def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: boo
     if sanitize:
         flags.append("-DSIGE_MAX_BLOCKS=3")  # so that kernels step through their work
     objects = [build.compile("cxx", CSRC / f"{kernel}.cu", "shim", flags) for kernel in (*KERNELS, "index_check")]
-    objects.append(build.compile("cxx", shim / "cuda_shim.cpp", "shim", flags))
+    objects += [build.compile("cxx", shim / name, "shim", flags) for name in ("cuda_shim.cpp", "tensor_core_check.cu")]
     objects += _op_objects(build, torch, "shim", ["-DSIGE_CUDA_SHIM"], optimise)
     link = _torch_link_flags(build, torch, "torch_cpu")
     build.link(objects, target, [*link, *(["-fsanitize=address,undefined"] if sanitize else [])])
