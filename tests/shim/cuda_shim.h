@@ -156,6 +156,15 @@ inline float __shfl_xor_sync(unsigned, float value, int lane_mask) {
   return sige_shim::show_to_warp(value, "a warp shuffle",
                                  __LINE__)[sige_shim::lane() ^ static_cast<unsigned>(lane_mask)];
 }
+inline int __shfl_sync(unsigned, int value, int lane) {
+  return sige_shim::show_to_warp(value, "a warp shuffle", __LINE__)[static_cast<unsigned>(lane) % 32];
+}
+inline unsigned __ballot_sync(unsigned, bool mine) {
+  const auto votes = sige_shim::show_to_warp(mine, "a warp vote", __LINE__);
+  unsigned ballot = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) ballot |= unsigned{votes[lane]} << lane;
+  return ballot;
+}
 inline long long atomicMin(long long* address, long long value) {
   const long long old = *address;
   *address = std::min(old, value);
