@@ -1,5 +1,6 @@
 #include "block_attention.h"
 #include "common/attention_tile.cuh"
+#include "tensor_attention.h"
 
 namespace sige::cuda {
 namespace {
@@ -148,15 +149,22 @@ template <typename T>
 void launch_attention(const BlockAttentionParams& params, bool vectorise, void* stream) {
   constexpr int kWidth = kVectorWidth<T>;
   if (!vectorise) return launch_attention<T, 1, kMaxHeadSize>(params, stream);
-  if (params.head_size <= 64) return launch_attention<T, kWidth, 64>(params, stream);
-  if (params.head_size <= 128) return launch_attention<T, kWidth, 128>(params, stream);
+  if constexpr (sizeof(T) == sizeof(float)) {  // narrow heads of 16 bits run on tensor cores
+    if (params.head_size <= 64) return launch_attention<T, kWidth, 64>(params, stream);
+    if (params.head_size <= 128) return launch_attention<T, kWidth, 128>(params, stream);
+  }
   if (params.head_size <= 256) return launch_attention<T, kWidth, 256>(params, stream);
   launch_attention<T, kWidth, kMaxHeadSize>(params, stream);
 }
 
 }  // namespace
 
+int64_t attention_workspace(const BlockAttentionParams& params) {
+  return takes_tensor_attention(params) ? tensor_attention_workspace(params) : 0;
+}
+
 void block_attention(const BlockAttentionParams& params, void* stream) {
+  if (takes_tensor_attention(params)) return tensor_attention(params, stream);
   if (params.head_size > kMaxHeadSize) {
     throw std::runtime_error("sige: block_attention: head_size is " + std::to_string(params.head_size) +
                              ", the kernel takes at most " + std::to_string(kMaxHeadSize));

@@ -55,6 +55,12 @@ Tensor block_attention(const Tensor& query,           // [B, N, Hd * D]
   params.dtype = storage_dtype({"block_attention", "query", query});
   const Tensor out = new_tensor(query, {query.size(0), query.size(1), channels});
   params.out = out.mutable_data_ptr();
+  const int64_t workspace_size = device::attention_workspace(params);
+  OptionalTensor workspace;
+  if (workspace_size) {
+    workspace = new_tensor(query, {workspace_size}, ScalarType::Float);
+    params.workspace = workspace->mutable_data_ptr<float>();
+  }
   launch.run(device::block_attention, params);
   return out;
 }

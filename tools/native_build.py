@@ -50,6 +50,7 @@ KERNELS = (
     "block_attention",
 )
 CPU_KERNELS = (*KERNELS, "row_product")
+CUDA_KERNELS = (*KERNELS, "tensor_attention", "index_check")
 CPU_VARIANTS = {"portable": (), "avx2": ("-march=x86-64-v3",), "avx512": ("-march=x86-64-v4",)}
 DEFAULT_CUDA_ARCHS = "80;86;89;90"
 OLDEST_TORCH = (2, 11)
@@ -263,7 +264,7 @@ def add_cuda_library(build: NinjaFile, torch: Torch, cuda: Cuda, target: Path) -
     """Adds `libsige_cuda.so`: the CUDA kernels and the same ops compiled for them. Needs no GPU and no CUDA torch."""
     build.lines[0] = build.lines[0].replace("$nvcc", _escape(cuda.nvcc))
     nvcc_flags = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *cuda.gencode, f"-I{CSRC}"]
-    objects = [build.compile("nvcc", CSRC / f"{kernel}.cu", "cuda", nvcc_flags) for kernel in (*KERNELS, "index_check")]
+    objects = [build.compile("nvcc", CSRC / f"{kernel}.cu", "cuda", nvcc_flags) for kernel in CUDA_KERNELS]
     objects += _op_objects(build, torch, "cuda", ["-DSIGE_CUDA", "-DUSE_CUDA"], ["-O3"])
     link = [*_torch_link_flags(build, torch, "torch_cpu", "torch_cuda")]
     link += [f"-L{cuda.home / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
@@ -275,11 +276,12 @@ def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: boo
     shim = ROOT / "tests" / "shim"
     optimise = [*SANITIZE] if sanitize else ["-O2"]
     flags = ["-std=c++17", *optimise, *COMMON, "-Wno-unknown-pragmas", "-x", "c++", "-DSIGE_CUDA_SHIM"]
+    flags.append("-DSIGE_FULL_GRID=8")  # so that attention splits small shapes in every way
     flags += [f"-I{CSRC}", f"-I{shim / 'include'}"]
     if sanitize:
         flags.append("-DSIGE_MAX_BLOCKS=3")  # so that kernels step through their work
-    objects = [build.compile("cxx", CSRC / f"{kernel}.cu", "shim", flags) for kernel in (*KERNELS, "index_check")]
-    objects.append(build.compile("cxx", shim / "cuda_shim.cpp", "shim", flags))
+    objects = [build.compile("cxx", CSRC / f"{kernel}.cu", "shim", flags) for kernel in CUDA_KERNELS]
+    objects += [build.compile("cxx", shim / name, "shim", flags) for name in ("cuda_shim.cpp", "tensor_core_check.cu")]
     objects += _op_objects(build, torch, "shim", ["-DSIGE_CUDA_SHIM"], optimise)
     link = _torch_link_flags(build, torch, "torch_cpu")
     build.link(objects, target, [*link, *(["-fsanitize=address,undefined"] if sanitize else [])])

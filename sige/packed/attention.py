@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sige.ops import block_attention, gather
+from sige.ops import backends, block_attention, gather
 from sige.packed.features import PackedPass
 from sige.packed.linear import linear
 from sige.recordings import Probe
@@ -16,9 +18,27 @@ from sige.sizes import Size
 
 __all__ = ["CrossAttention", "Projections", "SelfAttention"]
 
-# On the CPU the op is faster than SDPA up to this head size and slower above it (benchmarks/block_attention.py). On
-# CUDA, SDPA uses tensor cores and the op does not.
+# On the CPU the op is faster than SDPA up to this head size and slower above it (benchmarks/block_attention.py).
 LARGEST_HEAD_ON_CPU = 160
+# On CUDA the op uses tensor cores up to this head size; csrc/common/tensor_attention_tile.cuh holds the same number.
+LARGEST_HEAD_ON_CUDA = 160
+
+
+def wants_op() -> bool:
+    """False where `SIGE_ATTENTION=platform` asks for SDPA; the default, `own`, is the op where it is the faster one."""
+    wanted = os.environ.get("SIGE_ATTENTION", "") or "own"
+    if wanted not in ("own", "platform"):
+        message = f"SIGE_ATTENTION is {wanted!r}, expected own or platform: taking own"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return wanted != "platform"
+
+
+def suits_op(device: str, dtype: torch.dtype, head_size: int) -> bool:
+    """Says whether `block_attention` is the faster one for such heads, or expected to be: on CUDA nothing was timed."""
+    if device != "cuda":
+        return head_size <= LARGEST_HEAD_ON_CPU
+    on_tensor_cores = dtype != torch.float32 and head_size % 8 == 0 and head_size <= LARGEST_HEAD_ON_CUDA
+    return on_tensor_cores and any(backend.device == "CUDA" and backend.native for backend in backends())
 
 
 @dataclass(frozen=True)
@@ -32,8 +52,8 @@ class Projections:
     heads: int
 
     def takes_op(self, query: Tensor) -> bool:  # [B, N, Hd * D]
-        """Says whether `block_attention` is the faster one for these heads."""
-        return query.device.type != "cuda" and query.shape[2] <= LARGEST_HEAD_ON_CPU * self.heads
+        """Says whether `block_attention` runs for these heads, or SDPA."""
+        return wants_op() and suits_op(query.device.type, query.dtype, query.shape[2] // self.heads)
 
     def sdpa(
         self,

@@ -45,8 +45,8 @@ def test_weights_that_split_one_recording_equal_that_recording(case: str) -> Non
 
 @pytest.mark.parametrize("case", ["sdxl-base", "sd15", "vae-decoder"])
 def test_weights_that_split_one_recording_equal_it_through_sdpa(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SDPA is the path of wide heads on the CPU and of all heads on CUDA."""
-    monkeypatch.setattr("sige.packed.attention.LARGEST_HEAD_ON_CPU", 0)
+    """SDPA is the path of wide heads, and of fp32 on CUDA."""
+    monkeypatch.setenv("SIGE_ATTENTION", "platform")
     test_weights_that_split_one_recording_equal_that_recording(case)
 
 

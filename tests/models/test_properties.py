@@ -317,12 +317,12 @@ def test_a_level_without_active_positions_takes_its_recorded_rows(case: str) -> 
 
 @every_case
 def test_attention_through_sdpa_is_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SDPA is the path of wide heads on the CPU and of all heads on CUDA."""
+    """SDPA is the path of wide heads, and of fp32 on CUDA."""
     made = make_case(case)
     x, edited = made.input(1, 2), made.input(2, 2)
     region = made.rectangle(2, 3, 4, 4, dilation=1)
     _, out = edit(made, x, edited, region)
-    monkeypatch.setattr("sige.packed.attention.LARGEST_HEAD_ON_CPU", 0)
+    monkeypatch.setenv("SIGE_ATTENTION", "platform")
     with sige.enable(made.model) as handle:
         with handle.record():
             made.call(x)

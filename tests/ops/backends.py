@@ -73,18 +73,25 @@ def _reference(op: str) -> Callable[..., Any]:
 
 
 @functools.cache
-def _load_shim() -> None:
+def shim_library() -> Path:
+    """The library of the CUDA kernels on the CPU, built where the caller names none."""
     if "SIGE_SHIM_LIBRARY" not in os.environ:
         build = [sys.executable, str(ROOT / "tools" / "native_build.py"), "--target", "shim", "--out", str(SHIM.parent)]
         SHIM.parent.mkdir(parents=True, exist_ok=True)
         with (SHIM.parent / "lock").open("w") as lock:  # of several test processes one builds, the others wait
             fcntl.flock(lock, fcntl.LOCK_EX)
             subprocess.run(build, check=True)
+    return SHIM
+
+
+@functools.cache
+def _load_shim() -> None:
+    path = shim_library()
     library = torch.library.Library("sige_shim", "DEF")
     for op in OPS.values():
         library.define(op.schema)
     _definitions.append(library)
-    torch.ops.load_library(str(SHIM))
+    torch.ops.load_library(str(path))
 
 
 def _is_native(device: str) -> bool:

@@ -3,6 +3,7 @@
 #include <ucontext.h>
 
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -23,6 +24,7 @@ namespace {
 
 constexpr size_t kStackBytes = SIGE_SHIM_ASAN ? 256 * 1024 : 64 * 1024;
 constexpr unsigned kWarp = 32;
+constexpr size_t kMostShown = 32;  // bytes that a lane shows at a time
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
@@ -33,14 +35,25 @@ struct Fiber {
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
 };
 
+struct Copy {
+  void* to;
+  const void* from;  // null: zeros
+  size_t bytes;
+
+  void run() const { from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes); }
+};
+
 struct Thread {
   State state = State::kReady;
   Fiber* fiber = nullptr;  // null before the start
   const char* function = nullptr;
   const char* file = nullptr;
-  int line = 0;             // of the barrier it waits at
-  float exchanged[2] = {};  // its values for its warp; two, so that a fast thread does not overwrite the last one
+  int line = 0;  // of the barrier it waits at
+  char shown[2][kMostShown] =
+      {};  // its values for its warp; two, so that a fast thread does not overwrite the last one
   unsigned exchanges = 0;
+  std::vector<Copy> copies;               // not in a group yet
+  std::deque<std::vector<Copy>> pending;  // groups, the oldest first
 };
 
 // Runs the threads of one block, one after the other, until each has come to a barrier; opens the barriers and goes on.
@@ -52,6 +65,7 @@ class Block {
     std::iota(order_.begin(), order_.end(), size_t{0});
     const char* order = std::getenv("SIGE_SHIM_ORDER");
     const std::string name = order ? order : "forward";
+    copies_late_ = name == "forward";
     if (name == "reverse") {
       std::reverse(order_.begin(), order_.end());
     } else if (name != "forward") {
@@ -75,8 +89,18 @@ class Block {
     switch_to_scheduler(thread.fiber);
   }
 
+  // Ends the launch: the fiber that runs is left where it is.
+  [[noreturn]] void fail(const char* message) {
+    failure_ = message;
+    switch_to_scheduler(threads_[current_].fiber);
+    std::abort();
+  }
+
   Thread& current() { return threads_[current_]; }
-  Thread& lane(unsigned lane_mask) { return threads_.at(current_ ^ lane_mask); }
+  unsigned lane() const { return static_cast<unsigned>(current_ % kWarp); }
+  const Thread& of_lane(unsigned lane) const { return threads_[current_ / kWarp * kWarp + lane]; }
+  bool has_whole_warps() const { return threads_.size() % kWarp == 0; }
+  bool copies_late() const { return copies_late_; }
 
  private:
   // Every thread that can run runs, in order. False when all are done.
@@ -90,6 +114,7 @@ class Block {
       Fiber* fiber = thread.fiber;
       select(order_[next_++]);
       switch_to(fiber);
+      if (failure_) throw std::runtime_error(std::string("CUDA shim: ") + failure_);
     }
     return std::any_of(threads_.begin(), threads_.end(), [](const Thread& t) { return t.state != State::kDone; });
   }
@@ -189,6 +214,8 @@ class Block {
   const void* scheduler_stack_ = nullptr;
   size_t scheduler_stack_bytes_ = 0;
   Fiber* running_ = nullptr;
+  const char* failure_ = nullptr;
+  bool copies_late_ = true;
   size_t current_ = 0;
   size_t next_ = 0;  // in order_: the first thread that this round has not come to
 };
@@ -237,11 +264,36 @@ void wait_for_block(const char* function, const char* file, int line) {
   running_block->wait(State::kAtBlockBarrier, function, file, line);
 }
 
-float exchange_in_warp(float value, unsigned lane_mask) {
+void fail(const char* message) { running_block->fail(message); }
+
+unsigned lane() { return running_block->lane(); }
+
+void exchange_in_warp(const void* mine, size_t bytes, void* of_all, const char* function, int line) {
+  if (bytes > kMostShown) fail("a lane shows more than 32 bytes to its warp");
+  if (!running_block->has_whole_warps()) fail("a warp function runs in a block that has not a multiple of 32 threads");
   const unsigned turn = running_block->current().exchanges++ % 2;
-  running_block->current().exchanged[turn] = value;
-  running_block->wait(State::kAtWarpBarrier, "a warp shuffle", __FILE__, __LINE__);
-  return running_block->lane(lane_mask).exchanged[turn];
+  std::memcpy(running_block->current().shown[turn], mine, bytes);
+  running_block->wait(State::kAtWarpBarrier, function, __FILE__, line);
+  for (unsigned i = 0; i < kWarp; ++i) {
+    std::memcpy(static_cast<char*>(of_all) + i * bytes, running_block->of_lane(i).shown[turn], bytes);
+  }
+}
+
+void start_copy(void* to, const void* from, size_t bytes) {
+  const Copy copy = {to, from, bytes};
+  running_block->copies_late() ? running_block->current().copies.push_back(copy) : copy.run();
+}
+
+void commit_copies() {
+  Thread& thread = running_block->current();
+  thread.pending.push_back(std::move(thread.copies));
+  thread.copies.clear();
+}
+
+void wait_copies(size_t pending) {
+  for (auto& groups = running_block->current().pending; groups.size() > pending; groups.pop_front()) {
+    for (const Copy& copy : groups.front()) copy.run();
+  }
 }
 
 }  // namespace sige_shim

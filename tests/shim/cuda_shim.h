@@ -7,6 +7,8 @@
 //   - a wrong index, under ASAN: the line of the access, in global, static and dynamic shared memory;
 //   - a missing barrier: a wrong result in one of the orders of SIGE_SHIM_ORDER ("forward", the default, "reverse", or
 //     a number that seeds a shuffle). Threads run one after the other from barrier to barrier;
+//   - a missing wait for a copy: in the order "forward" cp.async copies as late as it may, when the thread waits. In
+//     the other orders it copies at once, so a tile that is overwritten too early shows, too;
 //   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the line.
 // Under SIGE_SHIM_CAPTURES=1 every stream says that it is being captured into a CUDA graph.
 // It does not show races between blocks, memory ordering, speed, or the alignment of vector accesses (UBSAN does).
@@ -15,6 +17,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +47,24 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 
 void* dynamic_shared();                                                 // of the block that runs
 void wait_for_block(const char* function, const char* file, int line);  // __syncthreads()
-float exchange_in_warp(float value, unsigned lane_mask);
+[[noreturn]] void fail(const char* message);                            // ends the launch with std::runtime_error
+
+// Shows `bytes` of this thread to its warp and waits for the other lanes; `of_all` gets what all 32 showed. `line`
+// tells one collective function from another: all lanes must come to the same.
+void exchange_in_warp(const void* mine, size_t bytes, void* of_all, const char* function, int line);
+unsigned lane();
+
+template <typename Value>
+std::array<Value, 32> show_to_warp(const Value& mine, const char* function, int line) {
+  std::array<Value, 32> of_all;
+  exchange_in_warp(&mine, sizeof(Value), of_all.data(), function, line);
+  return of_all;
+}
+
+// cp.async: copies of this thread, in groups. A null `from` stands for zeros.
+void start_copy(void* to, const void* from, size_t bytes);
+void commit_copies();
+void wait_copies(size_t pending);
 
 inline int allocations = 0;  // calls of cudaMalloc, which the tests count
 
@@ -137,7 +157,17 @@ inline T __ldg(const T* from) {
 }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_xor_sync(unsigned, float value, int lane_mask) {
-  return sige_shim::exchange_in_warp(value, static_cast<unsigned>(lane_mask));
+  return sige_shim::show_to_warp(value, "a warp shuffle",
+                                 __LINE__)[sige_shim::lane() ^ static_cast<unsigned>(lane_mask)];
+}
+inline int __shfl_sync(unsigned, int value, int lane) {
+  return sige_shim::show_to_warp(value, "a warp shuffle", __LINE__)[static_cast<unsigned>(lane) % 32];
+}
+inline unsigned __ballot_sync(unsigned, bool mine) {
+  const auto votes = sige_shim::show_to_warp(mine, "a warp vote", __LINE__);
+  unsigned ballot = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) ballot |= unsigned{votes[lane]} << lane;
+  return ballot;
 }
 inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
   const unsigned long long old = *address;
