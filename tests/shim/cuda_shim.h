@@ -67,6 +67,7 @@ void wait_copies(size_t pending);
 }  // namespace sige_shim
 
 #define __syncthreads() sige_shim::wait_for_block(__func__, __FILE__, __LINE__)
+#define __syncwarp() sige_shim::show_to_warp(0, "__syncwarp", __LINE__)
 #define SIGE_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(sige_shim::dynamic_shared())
 
 // ---- vector types: they overlay arrays of other types, as CUDA's own do ----
@@ -172,7 +173,11 @@ enum cudaError_t {
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrMultiProcessorCount
+};
 using cudaStream_t = void*;
 
 struct cudaLaunchConfig_t {
@@ -184,7 +189,9 @@ struct cudaLaunchConfig_t {
 inline const char* cudaGetErrorString(cudaError_t) { return "error in the CUDA shim"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 0, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  return *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : 0, cudaSuccess;
+}
 inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaMalloc(void** pointer, size_t bytes) {
