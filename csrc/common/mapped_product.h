@@ -39,11 +39,12 @@ inline MappedProductParams output_params(const Tensor& weight,            // [C_
 
 // Says whether the kernel can take this product: 16-bit types, and 16-byte vectors throughout.
 inline bool fits_mapped_product(const MappedProductParams& p) {
-  constexpr int64_t kMostColumns = int64_t{1} << 30;  // of K and of the output: the kernel counts them in 32 bits
+  constexpr int64_t kMost = int64_t{1} << 30;  // the kernel counts rows, and columns of K, in 32 bits
   if (p.dtype == DType::kFloat32 || p.taps < 1 || p.taps > kMostProductTaps) return false;
   for (const int64_t count : {p.source.channels, p.columns}) {
-    if (count <= 0 || count % 8 != 0 || count * p.taps > kMostColumns) return false;
+    if (count <= 0 || count % 8 != 0 || count * p.taps > kMost) return false;
   }
+  if (p.first_row + p.rows > kMost) return false;
   for (const void* pointer : {p.source.packed, p.source.recorded, p.weight, p.bias, p.residual}) {
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
   }
@@ -53,13 +54,14 @@ inline bool fits_mapped_product(const MappedProductParams& p) {
 // Says whether row_product is the faster one, by a roofline; nothing here is measured. Its products take longer than
 // cuBLAS's in proportion to their number: on sm_90 it reaches about 450 TFLOP/s with mma.sync, cuBLAS about 700 with
 // wgmma. On sm_80 to sm_89 both use mma.sync, later devices have faster instructions still. In return it saves work.
-//   - Convolutions: the gathered rows, written and read, cost 1.3 ps per element of [M, K], more than the slower
-//     products do up to C_out = 830; the launches of each chunk pay for the rest up to C_out = 1280. So row_product
-//     takes all of SDXL's.
-//   - Linear layers with a residual on sm_90: all of up to 640 x 640; 1280 x 1280 up to 3300 rows; K = 5120 up to 350.
+//   - Convolutions: the gathered rows, written and read, cost 1.6 ps per element of [M, K], as much as the slower
+//     products at C_out = 1000. The launches of each chunk pay for the rest at 1280: row_product takes all of SDXL's.
+//     At the refiner's 1536 both are even: the platform takes what is one nearly full chunk.
+//   - Linear layers with a residual on sm_90: all of 640 x 640; 1280 x 1280 up to 5200 rows, 2560 to 640 up to 1900,
+//     5120 to 1280 up to 350. Without bias and residual nothing is saved: the platform's.
 inline bool prefers_mapped_product(const MappedProductParams& p, const SavedWork& saved, int64_t generation) {
-  constexpr double kLaunch = 3e-6;          // seconds from one small kernel's start to the next one's
-  constexpr double kBytesPerSecond = 3e12;  // of kernels whose data stays in the L2 cache
+  constexpr double kLaunch = 3e-6;            // seconds from one small kernel's start to the next one's
+  constexpr double kBytesPerSecond = 2.5e12;  // of a gather whose data stays in the L2 cache
   const double lost = generation >= 10 ? 2.6e-15 : generation == 9 ? 1.6e-15 : 0.7e-15;  // seconds per product
   const double products = static_cast<double>(p.rows * p.columns) * static_cast<double>(p.taps * p.source.channels);
   return products * lost <=
