@@ -6,7 +6,8 @@
 // shuffles behave as on a device; no two threads run at the same time. It shows
 //   - a wrong index, under ASAN: the line of the access, in global, static and dynamic shared memory;
 //   - a missing barrier: a wrong result in one of the orders of SIGE_SHIM_ORDER ("forward", the default, "reverse", or
-//     a number that seeds a shuffle). Threads run one after the other from barrier to barrier;
+//     a number that seeds a shuffle). Threads run one after the other from barrier to barrier; but for "forward", one
+//     warp runs ahead of the others to the next barrier of the block;
 //   - a missing wait for a copy: in the order "forward" cp.async copies as late as it may, when the thread waits. In
 //     the other orders it copies at once, so a tile that is overwritten too early shows, too;
 //   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the line.
