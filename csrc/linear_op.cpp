@@ -46,11 +46,7 @@ Tensor linear(const Tensor& rows,                // [B, N, C]
     return out;
   }
 #endif
-  const bool starts = bias || residual;
-  if (starts) fill_out(launch, bias, residual, out, 0, batch * count, dtype);
-  Tensor whole = rows, same = weight;
-  platform_product(torch::stable::view(whole, {batch * count, rows.size(2)}), torch::stable::transpose(same, 0, 1),
-                   starts ? 1.0 : 0.0, torch::stable::view(out, {batch * count, channels}));
+  multiply_rows(launch, rows, weight, bias, residual, out, 0, batch * count, dtype);
   return out;
 }
 

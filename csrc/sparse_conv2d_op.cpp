@@ -1,8 +1,9 @@
-// sige::sparse_conv2d: gather and matrix product, one chunk of rows after another.
+// sige::sparse_conv2d: a product whose left rows are put together through the gather map.
 //
-// The gathered matrix [B * N_out, T * C] is T times as large as the rows that it copies. Only one chunk of it exists at
-// a time: all chunks use one buffer, which stays in cache. The product is the platform's (MKL, oneDNN, cuBLAS). Where
-// row_product is faster, the op makes no gathered matrix but a pointer per row and tap.
+// Where row_product is faster, the op makes no gathered matrix: on CUDA the kernel reads the map, on the CPU a pointer
+// per row and tap. Elsewhere it gathers, one chunk of rows after another, and the product is the platform's (MKL,
+// oneDNN, cuBLAS). The gathered matrix [B * N_out, T * C] is T times as large as the rows that it copies, so only one
+// chunk of it exists at a time: all chunks use one buffer, which stays in cache.
 #include <algorithm>
 #include <vector>
 
@@ -73,24 +74,35 @@ static OptionalTensor activate_rows(const Launch& launch, const Tensor& packed, 
 }
 
 static void multiply_chunks(const Launch& launch, const ConvArguments& a, GatherParams params, int64_t rows_per_chunk,
-                            Tensor& out) {  // [B, N_out, C_out]
+                            const Tensor& out) {  // [B, N_out, C_out]
   const int64_t rows = params.row_count;
-  Tensor weight = a.weight;
-  Tensor out_rows = torch::stable::view(out, {rows, weight.size(0)});
-  const Tensor weight_t = torch::stable::transpose(weight, 0, 1);  // [T * C, C_out]
-  Tensor buffer = new_tensor(a.packed, {rows_per_chunk, weight.size(1)});
+  Tensor buffer = new_tensor(a.packed, {rows_per_chunk, a.weight.size(1)});
   params.out = buffer.mutable_data_ptr();
-  const double beta = a.bias || a.residual ? 1.0 : 0.0;
   for (int64_t first = 0; first < rows; first += rows_per_chunk) {
     params.first_row = first;
     params.row_count = std::min(rows_per_chunk, rows - first);
-    if (beta != 0.0) fill_out(launch, a.bias, a.residual, out, first, params.row_count, params.dtype);
     launch.run(device::gather, params);
-    const Tensor gathered = torch::stable::narrow(buffer, 0, 0, params.row_count);
-    const Tensor target = torch::stable::narrow(out_rows, 0, first, params.row_count);
-    platform_product(gathered, weight_t, beta, target);
+    multiply_rows(launch, buffer, a.weight, a.bias, a.residual, out, first, params.row_count, params.dtype);
   }
 }
+
+#if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)
+// The convolution through the map, if row_product is faster than the chunks.
+static bool multiply_mapped(const Launch& launch, const ConvArguments& a, const GatherParams& params,
+                            int64_t rows_per_chunk, const Tensor& out) {  // [B, N_out, C_out]
+  MappedProductParams mapped = output_params(a.weight, a.bias, a.residual, out, 0, params.row_count, params.dtype);
+  mapped.source = params.source;
+  mapped.index = params.index;
+  mapped.taps = params.taps;
+  const bool starts = a.bias || a.residual;
+  const int64_t chunks = ceil_div(params.row_count, rows_per_chunk);
+  const int64_t gathered = params.row_count * params.taps * params.source.channels;
+  const SavedWork saved = {chunks * (starts ? 3 : 2) - 1, 4 * gathered + (starts ? 4 * out.numel() : 0)};
+  if (!takes_mapped_product(mapped, saved)) return false;
+  run_mapped_product(launch, a.packed, mapped);
+  return true;
+}
+#endif
 
 #if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
 // The convolution by pointers: row_product copies a block of rows at a time into its buffer, zero rows included.
@@ -118,16 +130,18 @@ static void multiply_pieces(const Launch& launch, const ConvArguments& a, const 
 #endif
 
 static void multiply(const Launch& launch, const ConvArguments& a, const GatherParams& params, int64_t wanted_chunk,
-                     Tensor& out) {  // [B, N_out, C_out]
-#if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
+                     const Tensor& out) {  // [B, N_out, C_out]
   const bool transforms = params.scale || params.activation != Activation::kNone;
+  const int64_t rows_per_chunk = chunk_rows(params, static_cast<int64_t>(a.packed.element_size()), wanted_chunk);
+#if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)
+  if (!transforms && multiply_mapped(launch, a, params, rows_per_chunk, out)) return;
+#else
   if (!transforms && takes_row_product(params.dtype, a.weight.size(0), params.source.channels)) {
     const int64_t pointer_rows = kChunkBytes / static_cast<int64_t>(sizeof(float*)) / params.taps;
     return multiply_pieces(launch, a, params, wanted_chunk > 0 ? wanted_chunk : pointer_rows, out);
   }
 #endif
-  const auto element_size = static_cast<int64_t>(a.packed.element_size());
-  multiply_chunks(launch, a, params, chunk_rows(params, element_size, wanted_chunk), out);
+  multiply_chunks(launch, a, params, rows_per_chunk, out);
 }
 
 Tensor sparse_conv2d(const Tensor& packed,         // [B, N, C]

@@ -48,8 +48,8 @@ KERNELS = (
     "group_stats",
     "norm_affine",
     "block_attention",
+    "row_product",
 )
-CPU_KERNELS = (*KERNELS, "row_product")
 CUDA_KERNELS = (*KERNELS, "tensor_attention", "index_check")
 CPU_VARIANTS = {"portable": (), "avx2": ("-march=x86-64-v3",), "avx512": ("-march=x86-64-v4",)}
 DEFAULT_CUDA_ARCHS = "80;86;89;90"
@@ -253,7 +253,7 @@ def add_cpu_library(build: NinjaFile, torch: Torch, target: Path, sanitize: bool
     objects = _op_objects(build, torch, "cpu", [], optimise)
     for variant, isa in variants.items():
         flags = [*kernel_flags, *isa, f"-DSIGE_CPU_VARIANT={variant}"]
-        objects += [build.compile("cxx", CSRC / f"{kernel}.cpp", variant, flags) for kernel in CPU_KERNELS]
+        objects += [build.compile("cxx", CSRC / f"{kernel}.cpp", variant, flags) for kernel in KERNELS]
     plain = ["-std=c++17", *optimise, *COMMON, *one_variant, f"-I{CSRC}"]
     objects += [build.compile("cxx", CSRC / name, "cpu", plain) for name in ("cpu_kernels.cpp", "index_check.cpp")]
     link = [*_torch_link_flags(build, torch, "torch_cpu"), "-fopenmp"]
@@ -281,7 +281,8 @@ def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: boo
     if sanitize:
         flags.append("-DSIGE_MAX_BLOCKS=3")  # so that kernels step through their work
     objects = [build.compile("cxx", CSRC / f"{kernel}.cu", "shim", flags) for kernel in CUDA_KERNELS]
-    objects += [build.compile("cxx", shim / name, "shim", flags) for name in ("cuda_shim.cpp", "tensor_core_check.cu")]
+    own = ("cuda_shim.cpp", "tensor_core_check.cu", "row_product_check.cpp")
+    objects += [build.compile("cxx", shim / name, "shim", flags) for name in own]
     objects += _op_objects(build, torch, "shim", ["-DSIGE_CUDA_SHIM"], optimise)
     link = _torch_link_flags(build, torch, "torch_cpu")
     build.link(objects, target, [*link, *(["-fsanitize=address,undefined"] if sanitize else [])])

@@ -1,4 +1,4 @@
-// out (+)= rows W^T through the platform's library, or through row_product on the CPU. The ops that multiply share it.
+// out (+)= rows W^T through the platform's library, or through row_product. The ops that multiply share it.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -7,6 +7,9 @@
 #endif
 
 #include "common/op.h"
+#if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)
+#include "common/mapped_product.h"
+#endif
 #include "fill_rows.h"
 #include "row_product.h"
 
@@ -44,7 +47,39 @@ inline void platform_product(const Tensor& rows,      // [M, K]
   TORCH_ERROR_CODE_CHECK(addmm_out(out.get(), out.get(), rows.get(), weight_t.get(), beta, 1.0));
 }
 
-// Says whether row_product runs a product of this kind faster than the platform does.
+// Rows first .. first + count of a tensor [M, K] or [B, N, K], as a matrix.
+inline Tensor matrix_rows(const Tensor& tensor, int64_t first, int64_t count) {
+  Tensor same = tensor;
+  const int64_t last = tensor.dim() - 1, rows = tensor.size(0) * (last == 2 ? tensor.size(1) : 1);
+  Tensor matrix = last == 1 ? same : torch::stable::view(same, {rows, tensor.size(last)});
+  return count == rows ? matrix : torch::stable::narrow(matrix, 0, first, count);
+}
+
+// Rows first .. first + count of out = rows weight^T + bias + residual; on CUDA in one launch or two where row_product
+// is the faster one.
+inline void multiply_rows(const Launch& launch,
+                          const Tensor& rows,              // [M, K] or [B, N, K], of which the first `count` rows
+                          const Tensor& weight,            // [C_out, K]
+                          const OptionalTensor& bias,      // [C_out] or [B, C_out]
+                          const OptionalTensor& residual,  // [B, N, C_out]
+                          const Tensor& out,               // [B, N, C_out]
+                          int64_t first, int64_t count, DType dtype) {
+  const bool starts = bias || residual;
+#if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)
+  MappedProductParams params = output_params(weight, bias, residual, out, first, count, dtype);
+  params.source = {rows.const_data_ptr(), nullptr, count, 0, weight.size(1)};
+  params.taps = 1;
+  const SavedWork saved = {starts,
+                           starts ? 4 * count * params.columns : 0};  // fill_rows, and the product that reads it
+  if (takes_mapped_product(params, saved)) return run_mapped_product(launch, rows, params);
+#endif
+  if (starts) fill_out(launch, bias, residual, out, first, count, dtype);
+  Tensor same = weight;
+  platform_product(matrix_rows(rows, 0, count), torch::stable::transpose(same, 0, 1), starts ? 1.0 : 0.0,
+                   matrix_rows(out, first, count));
+}
+
+// Says whether row_product runs a product of this kind faster than the platform does, on the CPU.
 inline bool takes_row_product([[maybe_unused]] DType dtype, [[maybe_unused]] int64_t columns,
                               [[maybe_unused]] int64_t piece_size) {
 #if defined(SIGE_CUDA) || defined(SIGE_CUDA_SHIM)

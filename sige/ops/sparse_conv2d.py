@@ -1,4 +1,4 @@
-"""sparse_conv2d: a convolution at the active positions only; gather and matrix product in one op, in chunks."""
+"""sparse_conv2d: a convolution at the active positions only; gather and matrix product in one op."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def sparse_conv2d(
     residual: Tensor | None = None,  # [B, N_out, C_out]
     chunk_rows: int = 0,
 ) -> Tensor:  # [B, N_out, C_out]
-    """`gather(...) @ weight.T + bias + residual`, with only one chunk of the gathered matrix alive at a time.
+    """`gather(...) @ weight.T + bias + residual`, with at most one chunk of the gathered matrix alive at a time.
 
-    `chunk_rows` is the number of output rows in a chunk; 0 lets the op choose what stays in cache.
+    `chunk_rows` is the number of output rows in a chunk, where the product needs a gathered matrix; 0 lets the op
+    choose what stays in cache.
 
     >>> packed, recorded = torch.ones(1, 1, 2), torch.zeros(1, 0, 2)
     >>> index = torch.full((1, 9), -1, dtype=torch.int32)

@@ -18,12 +18,13 @@ def linear(
 ) -> Tensor:  # [B, N, C_out]
     """The output of a linear layer or a 1x1 convolution on rows, plus the residual.
 
-    A plain layer goes through `ops.linear` on the CPU, and on CUDA through torch's product with its fused bias, which
-    is faster there. Any other layer (an adapter, a quantised layer, one with hooks) is called itself.
+    A plain layer goes through `ops.linear`, which adds bias and residual in the product's launch where that pays; on
+    CUDA without a residual through torch's product, which does so with the bias. Any other layer (an adapter, a
+    quantised layer, one with hooks) is called itself.
     """
     if isinstance(layer, nn.Conv2d) or (is_plain(layer) and isinstance(layer, nn.Linear)):
         weight, bias = layer.weight.flatten(1), layer.bias
-        if not rows.is_cuda:
+        if residual is not None or not rows.is_cuda:
             return ops.linear(rows.contiguous(), weight, bias, residual)
         out = F.linear(rows, weight, bias)
     else:

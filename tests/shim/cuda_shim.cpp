@@ -123,6 +123,7 @@ class Block {
     bool opened = false;
     for (size_t first = 0; first < threads_.size(); first += kWarp) {
       opened |= open(State::kAtWarpBarrier, first, std::min(first + kWarp, threads_.size()));
+      if (opened && !copies_late_) break;  // one warp runs ahead, up to a barrier of the block
     }
     if (opened || open(State::kAtBlockBarrier, 0, threads_.size())) return;
     for (const Thread& thread : threads_) {

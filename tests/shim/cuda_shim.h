@@ -6,7 +6,8 @@
 // shuffles behave as on a device; no two threads run at the same time. It shows
 //   - a wrong index, under ASAN: the line of the access, in global, static and dynamic shared memory;
 //   - a missing barrier: a wrong result in one of the orders of SIGE_SHIM_ORDER ("forward", the default, "reverse", or
-//     a number that seeds a shuffle). Threads run one after the other from barrier to barrier;
+//     a number that seeds a shuffle). Threads run one after the other from barrier to barrier; but for "forward", one
+//     warp runs ahead of the others to the next barrier of the block;
 //   - a missing wait for a copy: in the order "forward" cp.async copies as late as it may, when the thread waits. In
 //     the other orders it copies at once, so a tile that is overwritten too early shows, too;
 //   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the line.
@@ -71,6 +72,7 @@ inline int allocations = 0;  // calls of cudaMalloc, which the tests count
 }  // namespace sige_shim
 
 #define __syncthreads() sige_shim::wait_for_block(__func__, __FILE__, __LINE__)
+#define __syncwarp() sige_shim::show_to_warp(0, "__syncwarp", __LINE__)
 #define SIGE_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(sige_shim::dynamic_shared())
 
 // ---- vector types: they overlay arrays of other types, as CUDA's own do ----
@@ -186,7 +188,11 @@ enum cudaError_t {
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrMultiProcessorCount
+};
 using cudaStream_t = void*;
 
 struct cudaLaunchConfig_t {
@@ -198,7 +204,9 @@ struct cudaLaunchConfig_t {
 inline const char* cudaGetErrorString(cudaError_t) { return "error in the CUDA shim"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 0, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  return *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : 0, cudaSuccess;
+}
 inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {

@@ -1,0 +1,70 @@
+// Chooses how row_product.cu cuts a product into blocks, from its sizes and the number of multiprocessors alone: the
+// same product is always summed in the same order. All figures here are estimates, none is measured.
+#pragma once
+
+#include "common/types.h"
+
+namespace sige {
+
+// The tile of a block, [rows, columns] of the output, and the columns of K in one stage of its pipeline.
+enum class ProductTileSize : int32_t { k128x128, k64x128, k64x64 };
+
+struct ProductTileFacts {
+  ProductTileSize size;
+  int32_t rows, columns, depth;
+  double rate;  // multiply-accumulates of one multiprocessor per clock
+};
+
+// mma.sync reaches about 62 % of an H200's tensor cores, 1270 multiply-accumulates per clock, and a pipeline about 80 %
+// of that. Small tiles read shared memory more often for each product, 128 bytes per clock at most: 0.9 of the clocks
+// of the products for 128 x 128, 1.4 for 64 x 128, 1.9 for 64 x 64.
+constexpr ProductTileFacts kProductTiles[] = {
+    {ProductTileSize::k128x128, 128, 128, 32, 1000.0},
+    {ProductTileSize::k64x128, 64, 128, 64, 750.0},
+    {ProductTileSize::k64x64, 64, 64, 64, 550.0},
+};
+
+constexpr int64_t kMostSplits = 16;
+constexpr int64_t kFewestSteps = 4;         // of a split: fewer do not fill the pipeline
+constexpr int64_t kMostPartials = 1 << 24;  // floats: 64 MB, about what an L2 cache holds
+
+struct ProductPlan {
+  ProductTileSize tile;
+  int32_t splits;  // of K; with more than one, the blocks write partial sums and a second kernel adds them
+  int32_t steps;   // stages of K in one split; only the last one may have fewer
+  double clocks;   // the estimated time
+};
+
+// The estimated clocks of a plan: multiprocessors work through their blocks, then the second kernel adds the splits.
+inline double product_clocks(const ProductTileFacts& tile, int64_t rows, int64_t columns, int64_t steps, int64_t splits,
+                             int64_t multiprocessors) {
+  constexpr double kBlock = 1500.0;     // the first loads of a block and its store
+  constexpr double kAlone = 1.25;       // a block alone on its multiprocessor waits for memory more often
+  constexpr double kSecond = 4000.0;    // the second kernel's launch
+  constexpr double kCacheBytes = 24.0;  // of partial sums per clock and multiprocessor, written and read again
+  const int64_t blocks = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * splits;
+  const int64_t rounds = ceil_div(blocks, multiprocessors);
+  const double work = static_cast<double>(steps) * tile.depth * tile.rows * tile.columns / tile.rate;
+  const double products = static_cast<double>(rounds) * (work + kBlock) * (rounds == 1 ? kAlone : 1.0);
+  if (splits == 1) return products;
+  const double partials = static_cast<double>(splits * rows * columns) * 8.0;
+  return products + kSecond + partials / (kCacheBytes * static_cast<double>(multiprocessors));
+}
+
+// The plan of least estimated time for [rows, depth] times [depth, columns].
+inline ProductPlan plan_product(int64_t rows, int64_t columns, int64_t depth, int64_t multiprocessors) {
+  ProductPlan best = {};
+  for (const ProductTileFacts& tile : kProductTiles) {
+    const int64_t steps = ceil_div(depth, tile.depth);
+    for (int64_t wanted = 1; wanted <= kMostSplits; ++wanted) {
+      const int64_t in_split = ceil_div(steps, wanted), splits = ceil_div(steps, in_split);
+      if (wanted > 1 && (in_split < kFewestSteps || splits * rows * columns > kMostPartials)) break;
+      const double clocks = product_clocks(tile, rows, columns, in_split, splits, multiprocessors);
+      if (best.splits && clocks >= best.clocks) continue;
+      best = {tile.size, static_cast<int32_t>(splits), static_cast<int32_t>(in_split), clocks};
+    }
+  }
+  return best;
+}
+
+}  // namespace sige

@@ -1,0 +1,173 @@
+// row_product on CUDA: a product on tensor cores, fp16 or bf16, whose left rows are put together through a gather map.
+//
+// A block takes one tile of the output. Its loop copies a slice of K, of its rows' pieces and of its weight rows, into
+// one stage of a pipeline in shared memory while the warps multiply another. Where the tiles would not fill the device,
+// several blocks share K; then they write partial sums, and a second kernel adds them in a fixed order.
+#include "common/product_tile.cuh"
+#include "row_product.h"
+
+namespace sige::cuda {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------------------
+// Kernels
+// ---------------------------------------------------------------------------------------------------------------
+
+struct WorkGrid {
+  int64_t row_tiles;  // neighbours share the weights, which come from memory; the rows stay in the L2 cache
+  int64_t column_tiles;
+  int64_t blocks;  // row_tiles * column_tiles * splits
+};
+
+// pieces[tap, row] = the piece of a row of A, or null for zeros.
+template <typename Tile, typename T>
+__device__ void find_pieces(const MappedProductParams& params, int64_t first_row, const T** pieces) {
+  const int taps = static_cast<int>(params.taps);
+  for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * taps; i += kProductThreads) {
+    const int row = i / taps, tap = i % taps;
+    const int64_t flat = first_row + row;
+    const T* piece = nullptr;
+    if (flat < params.rows && params.index) {
+      const int64_t batch = flat / params.sample_rows, slot = flat % params.sample_rows * taps + tap;
+      piece = params.source.row<T>(batch, params.index[slot]);
+    } else if (flat < params.rows) {
+      piece = static_cast<const T*>(params.source.packed) + flat * params.source.channels;
+    }
+    pieces[tap * Tile::kRows + row] = piece;
+  }
+}
+
+template <typename Tile, typename T>
+__device__ void multiply(StageCopier<Tile, T>& copier, int steps, T* stages, WarpProduct<Tile, T>& product) {
+#pragma unroll
+  for (int step = 0; step < Tile::kStages - 1; ++step) {
+    if (step < steps) copier.copy(stages + step * Tile::kStageElements);
+    commit_copies();
+  }
+  int filled = Tile::kStages - 1, ready = 0;  // the stage to fill next, and the one to multiply
+  for (int step = 0; step < steps; ++step) {
+    wait_copies<Tile::kStages - 2>();
+    __syncthreads();  // all copies of this stage have arrived, and no warp reads the stage that is filled now
+    if (step + Tile::kStages - 1 < steps) copier.copy(stages + filled * Tile::kStageElements);
+    commit_copies();
+    product.add_stage(stages + ready * Tile::kStageElements);
+    filled = filled + 1 == Tile::kStages ? 0 : filled + 1;
+    ready = ready + 1 == Tile::kStages ? 0 : ready + 1;
+  }
+  wait_copies<0>();
+  __syncthreads();  // the memory of the stages is free
+}
+
+template <typename Tile, typename T>
+__device__ void store_tile(const MappedProductParams& params, const WarpProduct<Tile, T>& product, int64_t first_row,
+                           int64_t first_column, int64_t split, float* shared) {
+  store_sums(product, shared, [&](int tile_row, int tile_column, float (&sums)[kProductVector]) {
+    const int64_t row = first_row + tile_row, column = first_column + tile_column;
+    if (row >= params.rows || column >= params.columns) return;
+    if (params.plan.splits == 1) return store_output<T>(params, row, column, sums);
+    float* to = params.partials + (split * params.rows + row) * params.columns + column;
+    *reinterpret_cast<float4*>(to) = make_float4(sums[0], sums[1], sums[2], sums[3]);
+    *reinterpret_cast<float4*>(to + 4) = make_float4(sums[4], sums[5], sums[6], sums[7]);
+  });
+}
+
+template <typename Tile, typename T>
+__global__ void __launch_bounds__(kProductThreads, Tile::kBlocksPerSm)
+    row_product_kernel(const MappedProductParams params, const WorkGrid grid) {
+  SIGE_DYNAMIC_SHARED(uint4, shared);
+  T* stages = reinterpret_cast<T*>(shared);
+  const T** pieces = reinterpret_cast<const T**>(stages + Tile::kStages * Tile::kStageElements);
+  const int size = static_cast<int>(params.taps * params.source.channels);
+  const int split_size = params.plan.steps * Tile::kDepth;
+
+  for (int64_t block = blockIdx.x; block < grid.blocks; block += gridDim.x) {
+    const int64_t first_row = block % grid.row_tiles * Tile::kRows;
+    const int64_t first_column = block / grid.row_tiles % grid.column_tiles * Tile::kColumns;
+    const int64_t split = block / grid.row_tiles / grid.column_tiles;
+    const int begin = static_cast<int>(split) * split_size, end = min(begin + split_size, size);
+    find_pieces<Tile, T>(params, first_row, pieces);
+    __syncthreads();
+    WarpProduct<Tile, T> product = {};
+    StageCopier<Tile, T> copier(params, pieces, first_column, begin, end);
+    multiply<Tile, T>(copier, (end - begin + Tile::kDepth - 1) / Tile::kDepth, stages, product);
+    store_tile<Tile, T>(params, product, first_row, first_column, split, reinterpret_cast<float*>(shared));
+    __syncthreads();  // the next tile overwrites the shared memory
+  }
+}
+
+constexpr int kAddThreads = 256;
+
+// Adds the splits' partial sums, then bias and residual.
+template <typename T>
+__global__ void __launch_bounds__(kAddThreads) add_splits_kernel(const MappedProductParams params, int64_t vectors) {
+  const int64_t size = params.rows * params.columns;
+  for (int64_t block = blockIdx.x; block * kAddThreads < vectors; block += gridDim.x) {
+    const int64_t vector = block * kAddThreads + threadIdx.x;
+    if (vector >= vectors) return;
+    const float* from = params.partials + vector * kProductVector;
+    float sums[kProductVector] = {};
+#pragma unroll 4
+    for (int split = 0; split < params.plan.splits; ++split, from += size) {
+      const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
+      const float lanes[kProductVector] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int lane = 0; lane < kProductVector; ++lane) sums[lane] += lanes[lane];
+    }
+    const int64_t row = vector * kProductVector / params.columns;
+    store_output<T>(params, row, vector * kProductVector - row * params.columns, sums);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Launchers
+// ---------------------------------------------------------------------------------------------------------------
+
+template <typename Tile, typename T>
+void launch_tile(const MappedProductParams& params, void* stream) {
+  const int64_t row_tiles = ceil_div(params.rows, Tile::kRows), column_tiles = ceil_div(params.columns, Tile::kColumns);
+  const WorkGrid grid = {row_tiles, column_tiles, row_tiles * column_tiles * params.plan.splits};
+  const LaunchShape shape = {grid.blocks, dim3(kProductThreads), 1, Tile::shared_bytes(params.taps)};
+  launch("row_product", row_product_kernel<Tile, T>, shape, stream, params, grid);
+  if (params.plan.splits == 1) return;
+  const int64_t vectors = params.rows * params.columns / kProductVector;
+  const LaunchShape adding = {ceil_div(vectors, kAddThreads), dim3(kAddThreads)};
+  launch("row_product", add_splits_kernel<T>, adding, stream, params, vectors);
+}
+
+template <typename T>
+void launch_product(const MappedProductParams& params, void* stream) {
+  switch (params.plan.tile) {
+    case ProductTileSize::k128x128:
+      return launch_tile<ProductTile<128, 128, 32, 4, 2>, T>(params, stream);
+    case ProductTileSize::k64x128:
+      return launch_tile<ProductTile<64, 128, 64, 3, 2>, T>(params, stream);
+    case ProductTileSize::k64x64:
+      return launch_tile<ProductTile<64, 64, 64, 4, 3>, T>(params, stream);
+  }
+}
+
+int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "row_product");
+  check(cudaDeviceGetAttribute(&value, attribute, device), "row_product");
+  return value;
+}
+
+}  // namespace
+
+ProductDevice product_device() {
+  return {device_attribute(cudaDevAttrMultiProcessorCount), device_attribute(cudaDevAttrComputeCapabilityMajor)};
+}
+
+void row_product(const MappedProductParams& params, void* stream) {
+  dispatch_dtype(params.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (sizeof(T) == 2) {
+      launch_product<T>(params, stream);
+    } else {
+      throw std::runtime_error("sige: row_product takes fp16 and bf16 on CUDA: use the platform's product for fp32");
+    }
+  });
+}
+
+}  // namespace sige::cuda
