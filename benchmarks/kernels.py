@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, machine, print_table, write_json
+from benchmarks.packed import size_of
 from benchmarks.passes import centred, packed, recorded
 from benchmarks.shares import PARTS, TINY
 from sige.dtypes import DTYPE_NAMES, named_dtype
@@ -89,10 +90,9 @@ def _marked(run: Any) -> None:
 
 
 def _by_time(profiler: Any, device: torch.device, passes: int) -> list[Row]:
-    kind = torch.autograd.DeviceType.CUDA if device.type == "cuda" else torch.autograd.DeviceType.CPU
     spent: dict[str, list[float]] = {}
     for event in profiler.key_averages():
-        if event.device_type == kind:
+        if event.device_type.name.lower() == device.type:
             time = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
             sums = spent.setdefault(event.key, [0.0, 0])
             sums[0], sums[1] = sums[0] + time, sums[1] + event.count
@@ -179,7 +179,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", choices=list(PARTS), default="unet")
     parser.add_argument("--dtype", choices=DTYPE_NAMES, default="bf16" if cuda else "fp32")
     parser.add_argument("--share", type=float, default=10, help="%% of the picture (default: 10)")
-    parser.add_argument("--size", type=_size, default=(1024, 1024), help="height x width (default: 1024x1024)")
+    parser.add_argument("--size", type=size_of, default=(1024, 1024), help="height x width (default: 1024x1024)")
     parser.add_argument("--device", default="cuda" if cuda else "cpu", help="cpu or cuda")
     parser.add_argument("--slowest", type=int, default=5, help="the kernels that ncu looks at (default: 5)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all kernels and the machine to OUT")
@@ -191,10 +191,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.device.startswith("cuda") and not cuda:
         parser.error("--device cuda: this torch sees no GPU, take --device cpu")
     return options
-
-
-def _size(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("x")))
 
 
 @torch.no_grad()

@@ -280,7 +280,8 @@ def _list(kind: Callable[[str], Any], allowed: Sequence[Any] = ()) -> Callable[[
     return read
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of a flag, as 512x1024."""
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected height x width, as 1024x1024")
@@ -312,7 +313,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--recordings", type=_list(int, tuple(FORECASTS)), default=(1,), help="how many a pass reads: 1,2,3")
     add("--dtypes", type=_list(str, DTYPE_NAMES), help="several, in place of --dtype")
     add("--shares", type=_list(_share), default=Plan.shares, help="%% of the picture (default: 1,5,10,20,40)")
-    add("--size", type=_size, default=SIZE, help="height x width of the picture (default: 512x1024)")
+    add("--size", type=size_of, default=SIZE, help="height x width of the picture (default: 512x1024)")
     add("--cap", type=float, default=float("inf"), metavar="SECONDS", help="begin nothing new after this time")
     add("--tiny", action="store_true", help="the same layers with few channels, for dry runs")
     options = parser.parse_args(arguments)

@@ -36,7 +36,7 @@ def edited(subject: Subject, mask: np.ndarray) -> Tensor:  # [B, C, h, w]
 
 def tensor_of(result: Any) -> Tensor:
     """The tensor that a model returned, alone or as the first of its results."""
-    return result if isinstance(result, Tensor) else result[0]  # type: ignore[no-any-return]
+    return result if isinstance(result, Tensor) else result[0]
 
 
 def call(subject: Subject, sample: Tensor) -> Tensor:

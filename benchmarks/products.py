@@ -11,6 +11,7 @@ layer of a model finds its weights in a cache.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -66,9 +67,9 @@ def per_call(timing: Timing, device: torch.device) -> float:
 
 
 def _measure_linear(c: int, c_out: int, count: int, dtype: str, options: Options) -> Row:
-    chosen = {"device": options.device, "dtype": named_dtype(dtype)}
-    rows = torch.randn(BATCH, count // BATCH, c, **chosen)
-    bias, residual = torch.randn(c_out, **chosen), torch.randn(BATCH, count // BATCH, c_out, **chosen)
+    random = partial(torch.randn, device=options.device, dtype=named_dtype(dtype))
+    rows = random(BATCH, count // BATCH, c)
+    bias, residual = random(c_out), random(BATCH, count // BATCH, c_out)
     weights = _cold((c_out, c), options, dtype)
     functions: dict[str, Function] = {
         "torch": lambda: F.linear(rows, next(weights), bias),
@@ -80,13 +81,13 @@ def _measure_linear(c: int, c_out: int, count: int, dtype: str, options: Options
 
 
 def _measure_convolution(c: int, c_out: int, count: int, dtype: str, options: Options) -> Row:
-    chosen = {"device": options.device, "dtype": named_dtype(dtype)}
+    random = partial(torch.randn, device=options.device, dtype=named_dtype(dtype))
     active = count // BATCH
     halo = 4 * round(active**0.5) + 4  # around a square
-    packed, recorded = torch.randn(BATCH, active, c, **chosen), torch.randn(BATCH, halo, c, **chosen)
+    packed, recorded = random(BATCH, active, c), random(BATCH, halo, c)
     index = torch.randint(0, active + halo, (active, TAPS), dtype=torch.int32).to(options.device)
-    gathered = torch.randn(BATCH, active, TAPS * c, **chosen)
-    bias, residual = torch.randn(c_out, **chosen), torch.randn(BATCH, active, c_out, **chosen)
+    gathered = random(BATCH, active, TAPS * c)
+    bias, residual = random(c_out), random(BATCH, active, c_out)
     weights = _cold((c_out, TAPS * c), options, dtype)
     functions: dict[str, Function] = {
         "torch": lambda: F.linear(gathered, next(weights), bias),

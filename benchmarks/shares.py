@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -23,12 +24,15 @@ from benchmarks.harness import Row
 from benchmarks.passes import FORECASTS, call, centred, edited, tensor_of
 from sige.dtypes import named_dtype
 from sige.profiling import Candidate, Subject, Timing, build, interleaved
+from sige.programs.replay import capture_on_cuda
 
 __all__ = ["DENSE", "PARTS", "Plan", "dense_table", "shares", "shown"]
 
 PARTS = {"unet": "sdxl-base", "decoder": "vae-decoder"}
 DENSE = ("eager", "compiled", "both")
+MAKES_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that capture by themselves
 WARM_UP = 4  # rounds: layers, a trace, a capture, a replay
+PACKED = ("layers", "program", "graph", "new")
 SWITCHES = ("SIGE_PROGRAMS", "SIGE_GRAPH")
 TINY: dict[str, dict[str, Any]] = {  # for dry runs: all kinds of layers, next to nothing to compute
     "unet": {
@@ -143,27 +147,64 @@ def _dense_ways(subject: Subject, name: str, plan: Plan, notes: list[str]) -> tu
     ways: dict[str, Way] = {"eager": eager} if plan.dense != "compiled" else {}
     facts: dict[str, Any] = {"compile s": {}, "compiled error": {}}
     for mode in plan.modes if plan.dense != "eager" else ():
+        way = f"compiled {mode}"
         if plan.is_over:
-            notes.append(f"{name}, compiled {mode}: left out, the time is up")
+            notes.append(f"{name}, {way}: left out, the time is up")
             continue
         begin = perf_counter()
         try:
             compiled = _compiled(eager, mode, plan.backend)
             found = tensor_of(compiled(subject.sample)).double()
         except Exception as error:  # a compiler fails in many ways, and none may cost the other rows
-            notes.append(f"{name}, compiled {mode}: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            notes.append(f"{name}, {way}: {_reason(error)}")
             continue
-        facts["compile s"][mode] = perf_counter() - begin
+        facts["compile s"][way] = perf_counter() - begin
         expected = tensor_of(eager(subject.sample)).double()
-        facts["compiled error"][mode] = ((found - expected).norm() / expected.norm()).item()
-        ways[f"compiled {mode}"] = compiled
-    return ways or {"eager": eager}, facts
+        facts["compiled error"][way] = ((found - expected).norm() / expected.norm()).item()
+        ways[way] = compiled
+    ways = ways or {"eager": eager}
+    if plan.device.type == "cuda":
+        ways |= _graphs(ways, subject.sample, name, notes)
+    return ways, facts
+
+
+def _reason(error: Exception) -> str:
+    """The error in a line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def _graphs(ways: dict[str, Way], sample: Tensor, name: str, notes: list[str]) -> dict[str, Way]:
+    """The same ways as graphs, so that dense passes wait for Python as little as packed ones do."""
+    found: dict[str, Way] = {}
+    for way, function in ways.items():
+        if way.endswith(MAKES_GRAPHS):
+            continue
+        try:
+            found[f"{way}, graph"] = _captured(function, sample)
+        except Exception as error:  # a library may refuse a capture, which may not cost the other rows
+            notes.append(f"{name}, {way}, graph: {_reason(error)}")
+    return found
+
+
+def _captured(way: Way, sample: Tensor) -> Way:
+    held = sample.clone(memory_format=torch.preserve_format)
+
+    def body() -> list[Tensor]:
+        return [tensor_of(way(held))]
+
+    (result,), again = capture_on_cuda(body)
+
+    def run(sample: Tensor) -> Tensor:
+        held.copy_(sample)
+        again()
+        return result
+
+    return run
 
 
 def _compiled(eager: Way, mode: str, backend: str) -> Way:
     torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
-    chosen = {"mode": mode} if backend == "inductor" else {}
-    compiled = torch.compile(eager, backend=backend, dynamic=False, **chosen)
+    compiled = torch.compile(eager, backend=backend, dynamic=False, mode=mode if backend == "inductor" else None)
 
     def run(sample: Tensor) -> Any:
         torch.compiler.cudagraph_mark_step_begin()  # the result of the call before is no longer read
@@ -283,17 +324,16 @@ def dense_table(rows: list[Row]) -> list[Row]:
     found: list[Row] = []
     for part, dtype in dict.fromkeys((row["part"], row["dtype"]) for row in rows):
         mine = [row for row in rows if (row["part"], row["dtype"]) == (part, dtype)]
-        for name in (name for name in mine[0]["times"] if name == "eager" or name.startswith("compiled ")):
+        for name in (name for name in mine[0]["times"] if name not in PACKED):
             timings: list[Timing] = [row["times"][name] for row in mine]
-            mode = name.removeprefix("compiled ")
             found.append(
                 {
                     "part": part,
                     "dtype": dtype,
                     "dense": name,
-                    "ms": sorted(timing.median for timing in timings)[len(timings) // 2],
-                    "compile s": mine[0]["compile s"].get(mode, 0.0),
-                    "error": mine[0]["compiled error"].get(mode, 0.0),
+                    "ms": median(timing.median for timing in timings),
+                    "compile s": mine[0]["compile s"].get(name, 0.0),
+                    "error": mine[0]["compiled error"].get(name, 0.0),
                 }
             )
     return found
