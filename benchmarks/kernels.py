@@ -32,6 +32,7 @@ from sige.profiling import build
 __all__ = ["base_name", "main", "ncu_command", "slowest"]
 
 NCU_PLACES = ("/usr/local/cuda/bin/ncu", "/opt/nvidia/nsight-compute/*/ncu")
+COPIES = ("Memcpy", "Memset")  # which are no kernels
 LAUNCHES = 3  # of each kernel that ncu looks at
 OWN_FLAGS = ("part", "dtype", "share", "size", "device")
 
@@ -201,8 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.under_ncu:
         return
     print_table([{key: value for key, value in row.items() if key != "name"} for row in rows[:20]])
-    names = list(dict.fromkeys(row["kernel"] for row in rows))[: options.slowest]
-    looked = look(names, options) if options.ncu else []
+    names = dict.fromkeys(row["kernel"] for row in rows if not row["kernel"].startswith(COPIES))
+    looked = look(list(names)[: options.slowest], options) if options.ncu else []
     if looked:
         print_table(looked)
     if options.json:

@@ -104,7 +104,13 @@ def _part_rows(part: str, dtype: str, plan: Plan, notes: list[str]) -> Iterator[
                     notes.append(f"{part} {dtype}, {count} recordings, {share:g} %: left out, the time is up")
                     continue
                 blend = list(zip(recordings, FORECASTS[count], strict=False))
-                yield name | _measured(subject, handle, dense, blend, share, plan) | facts
+                row = name | _measured(subject, handle, dense, blend, share, plan) | facts
+                for what in ("program", "graph"):
+                    if row[f"why no {what}"]:
+                        notes.append(
+                            f"{part} {dtype}, {count} recordings, {share:g} %: no {what}: {row[f'why no {what}']}"
+                        )
+                yield row
     torch._dynamo.reset()  # compiled code holds the weights
 
 

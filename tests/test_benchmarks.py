@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import doctest
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import attention_backends, kernels, packed, products
+from benchmarks import attention_backends, kernels, packed, products, shares
 from benchmarks.harness import parse
 
 TINY = ["shares", "--tiny", "--size", "64x64", "--runs", "1", "--parts", "decoder"]
@@ -47,6 +49,15 @@ def test_a_compiler_that_fails_costs_its_own_way_only(tmp_path: Path) -> None:
     said = written(tmp_path / "shares.json")
     assert said["rows"][0]["best dense"] == "eager"
     assert "no such mode" in said["notes"][0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_mode_reaches_the_compiler(mode: str) -> None:
+    """One small kernel: a whole model, even a tiny one, would compile for minutes here."""
+    x = torch.randn(2, 4, 8, 8)
+    compiled = shares._compiled(lambda sample: sample * 2 + 1, mode, "inductor")
+    torch.testing.assert_close(compiled(x), x * 2 + 1)
 
 
 def test_what_there_was_no_time_for_is_named(tmp_path: Path) -> None:
