@@ -1,10 +1,13 @@
 """The packed UNet, decoder and encoder at full size against the dense ones: time, cost of recording, accuracy.
 
-    python -m benchmarks.packed TABLE [--runs 5] [--dtype fp32] [--json OUT]
+    python -m benchmarks.packed TABLE [--runs 5] [--dtype fp32] [--device cpu] [--json OUT]
+    python -m benchmarks.packed shares --device cuda --dense both --dtypes bf16,fp16 --size 1024x1024 --recordings 1,3
 
 SDXL's shapes with random weights, 512x1024, UNet batch 2; needs about 14 GB in fp32 and minutes per table. Dense and
 packed passes take turns in one process; a figure is a median.
 
+    shares    the default: UNet and decoder by the share of the picture that is edited; dense passes eager or compiled,
+              packed ones layer by layer, as a program and, on a GPU, as a graph; the fastest dense way counts
     unet      the 11.6 % rectangle, dilation 0 and 1
     decoder   the same rectangle, dilation 0 and 1, batch 1
     encoder   a disc of 2 % of the pixels, dilation 0 and 1, batch 1
@@ -19,18 +22,20 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import sige
 from benchmarks.harness import Row, machine, print_table, write_json
+from benchmarks.passes import FORECASTS, call, centred, edited, packed, recorded
+from benchmarks.shares import DENSE, PARTS, Plan, dense_table, shown
+from benchmarks.shares import shares as measure_shares
 from sige.dtypes import DTYPE_NAMES, named_dtype
 from sige.profiling import Candidate, Subject, build, count_passes, interleaved, peak_bytes
 
@@ -58,48 +63,6 @@ def rectangle() -> np.ndarray:  # bool [512, 1024], 11.6 %
 def disc(ratio: float) -> np.ndarray:  # bool [512, 1024]
     y, x = np.ogrid[: SIZE[0], : SIZE[1]]
     return np.asarray((y - 250) ** 2 + (x - 520) ** 2 < ratio * SIZE[0] * SIZE[1] / np.pi)
-
-
-def centred(ratio: float, size: tuple[int, int] = SIZE) -> np.ndarray:  # bool [H, W]
-    mask = np.zeros(size, dtype=bool)
-    h, w = (max(round(side * ratio**0.5), 1) for side in size)
-    top, left = (size[0] - h) // 2, (size[1] - w) // 2
-    mask[top : top + h, left : left + w] = True
-    return mask
-
-
-def edited(subject: Subject, mask: np.ndarray) -> Tensor:  # [B, C, h, w]
-    """The sample with new values where the mask touches it."""
-    active = torch.tensor(sige.Region.from_mask(mask, dilation=0).active(*subject.sample.shape[2:]))
-    torch.manual_seed(1)
-    return torch.where(active.to(subject.sample.device), torch.randn_like(subject.sample), subject.sample)
-
-
-def call(subject: Subject, sample: Tensor) -> Tensor:
-    out = subject.module(sample, **subject.arguments)
-    return out if isinstance(out, Tensor) else out[0]
-
-
-@contextmanager
-def recorded(subject: Subject) -> Iterator[sige.Handle]:
-    """Enables the subject and records its own sample; yields the handle."""
-    with sige.enable(subject.target) as handle:
-        with handle.record():
-            call(subject, subject.sample)
-        yield handle
-
-
-def packed(
-    handle: sige.Handle, subject: Subject, mask: np.ndarray, dilation: int, **options: Any
-) -> Callable[[], Tensor]:
-    """A function that makes one packed pass. Its first call computes what is needed once per prompt or region."""
-    region, sample = sige.Region.from_mask(mask, dilation=dilation), edited(subject, mask)
-
-    def run() -> Tensor:
-        with handle.edit(region, **options):
-            return call(subject, sample)
-
-    return run
 
 
 def against_dense(subject: Subject, mask: np.ndarray, runs: int) -> list[Row]:
@@ -150,13 +113,13 @@ def curve(options: argparse.Namespace) -> list[Row]:
     subject = subject_of("sdxl-base", options)
     with recorded(subject) as handle:
         candidates = {"dense": Candidate(lambda: call(subject, subject.sample))}
-        candidates |= {f"{ratio}": Candidate(packed(handle, subject, centred(ratio), 0)) for ratio in CURVE}
+        candidates |= {f"{ratio}": Candidate(packed(handle, subject, centred(ratio, SIZE), 0)) for ratio in CURVE}
         times = interleaved(candidates, options.runs, subject.sample.device, warm_up=1)
     dense = times["dense"].median
     return [
         {
             "mask": ratio,
-            "active": sige.Region.from_mask(centred(ratio), dilation=0).ratio(*subject.levels[0]),
+            "active": sige.Region.from_mask(centred(ratio, SIZE), dilation=0).ratio(*subject.levels[0]),
             "dense s": dense / 1e3,
             "packed s": times[f"{ratio}"].median / 1e3,
             "dense/packed": dense / times[f"{ratio}"].median,
@@ -266,25 +229,111 @@ def _dilated_level(mask: np.ndarray, positions: dict[tuple[int, int], int], heig
 
 
 def subject_of(name: str, options: argparse.Namespace) -> Subject:
-    return build(name, SIZE, device="cpu", dtype=named_dtype(options.dtype))
+    return build(name, SIZE, device=options.device, dtype=named_dtype(options.dtype))
 
 
-TABLES = {table.__name__: table for table in (unet, decoder, encoder, curve, overhead, accuracy, levels, profile)}
+def shares(options: argparse.Namespace) -> list[Row]:
+    """Writes what there is after each row, so that a run that is stopped has cost nothing but its rest."""
+    plan = Plan(
+        device=torch.device(options.device),
+        dense=options.dense,
+        modes=options.modes,
+        backend=options.backend,
+        parts=options.parts,
+        recordings=options.recordings,
+        dtypes=options.dtypes or (options.dtype,),
+        shares=options.shares,
+        size=options.size,
+        runs=options.runs,
+        cap=options.cap,
+        tiny=options.tiny,
+    )
+
+    def keep(rows: list[Row], notes: list[str]) -> None:
+        if options.json:
+            settings = {"table": "shares"} | {key: value for key, value in asdict(plan).items() if key != "began"}
+            write_json(options.json, {"machine": machine(), "settings": settings, "rows": rows, "notes": notes})
+
+    rows, notes = measure_shares(plan, keep)
+    if rows:
+        print_table(dense_table(rows))
+    for note in notes:
+        print(note)
+    return shown(rows)
+
+
+TABLES = {
+    table.__name__: table for table in (shares, unet, decoder, encoder, curve, overhead, accuracy, levels, profile)
+}
+
+
+def _list(kind: Callable[[str], Any], allowed: Sequence[Any] = ()) -> Callable[[str], tuple[Any, ...]]:
+    """Reads values between commas."""
+
+    def read(text: str) -> tuple[Any, ...]:
+        values = tuple(kind(word) for word in text.split(","))
+        if unknown := [value for value in values if allowed and value not in allowed]:
+            expected = ", ".join(map(str, allowed))
+            raise argparse.ArgumentTypeError(f"got {unknown[0]}, expected some of {expected}, with commas between them")
+        return values
+
+    return read
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of a flag, as 512x1024."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected height x width, as 1024x1024")
+    return int(height), int(width)
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 100:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a percentage above 0 and up to 100")
+    return share
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.packed", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("table", nargs="?", choices=TABLES, default="shares", help="which table to make (default: shares)")
+    add("--runs", type=int, default=5, help="counted runs per figure, after one to warm up (shares: after four)")
+    add("--dtype", default="fp32", choices=DTYPE_NAMES)
+    add("--device", default="cpu", help="cpu (default) or cuda")
+    add("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
+    add = parser.add_argument_group("of the table shares").add_argument
+    add("--dense", choices=DENSE, default="eager", help="the dense passes to compare with (default: eager)")
+    add("--modes", type=_list(str), default=Plan.modes, help="of torch.compile (default: default,reduce-overhead)")
+    add("--backend", default="inductor", help="of torch.compile; aot_eager compiles nothing, for dry runs")
+    add("--parts", type=_list(str, tuple(PARTS)), default=Plan.parts, help="unet,decoder")
+    add("--recordings", type=_list(int, tuple(FORECASTS)), default=(1,), help="how many a pass reads: 1,2,3")
+    add("--dtypes", type=_list(str, DTYPE_NAMES), help="several, in place of --dtype")
+    add("--shares", type=_list(_share), default=Plan.shares, help="%% of the picture (default: 1,5,10,20,40)")
+    add("--size", type=size_of, default=SIZE, help="height x width of the picture (default: 512x1024)")
+    add("--cap", type=float, default=float("inf"), metavar="SECONDS", help="begin nothing new after this time")
+    add("--tiny", action="store_true", help="the same layers with few channels, for dry runs")
+    options = parser.parse_args(arguments)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("--device cuda: this torch sees no GPU, take --device cpu")
+    if options.runs < 1:
+        parser.error("--runs must be at least 1")
+    return options
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("table", choices=TABLES, help="which table to make")
-    parser.add_argument("--runs", type=int, default=5, help="counted runs per figure, after one to warm up")
-    parser.add_argument("--dtype", default="fp32", choices=DTYPE_NAMES)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write figures, machine and settings to OUT")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parse(arguments)
     facts = machine()
     print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "backends"))
     rows = TABLES[options.table](options)
+    if not rows:
+        raise SystemExit("error: no row was measured in time: raise --cap")
     print_table([{key: value for key, value in row.items() if key != "times"} for row in rows])
-    if options.json:
+    if options.json and options.table != "shares":
         settings = {"table": options.table, "runs": options.runs, "dtype": options.dtype, "size": SIZE}
         write_json(options.json, {"machine": facts, "settings": settings, "rows": rows})
 

@@ -15,7 +15,7 @@ import torch
 import sige
 from benchmarks.fake_cuda import build_fake, fake_cuda
 from benchmarks.op_log import OpLog
-from benchmarks.packed import centred
+from benchmarks.passes import centred
 from sige.profiling import Subject
 
 __all__ = ["FORECASTS", "Setting", "steady_passes"]

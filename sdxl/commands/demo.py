@@ -64,11 +64,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30, help="denoising steps (default: 30)")
     parser.add_argument("--scale", type=float, default=4.0, help="guidance by the prompt (default: 4)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each, the median counts (default: 3)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
     options = parser.parse_args(arguments)
     for name, most in (("runs", 1000), ("steps", 1000)):
         if not 1 <= getattr(options, name) <= most:
             raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1, at most {most}")
+    if options.device not in ("cpu", "cuda"):
+        raise InputError(f"--device: got {options.device!r}, expected cpu or cuda")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; take --device cpu")
     if not 0 <= options.scale <= 1000:
         raise InputError(f"--scale: got {options.scale}, expected a number from 0 to 1000")
     return options
@@ -84,14 +89,14 @@ def _demo(options: argparse.Namespace) -> None:
     told: dict[str, dict[str, Timed]] = {}
     print(f"{'edit':<12}{'run':<8}{'passes':>35}{'seconds':>9}{'G MACs':>9}{'dense/this: time':>18}{'work':>7}")
     for example in (inpainting(), painted_over()):
-        timed = told[example.task] = compare(example, sampling, options.runs)
+        timed = told[example.task] = compare(example, sampling, options.runs, options.device)
         for line in _lines(example.task, timed):
             print(line)
         rows.append(_row(example, timed, example.task))
         _save(example.task, example, timed, options.out)
         if example.task == "inpainting":
             first = timed["dense"].seconds
-    wish, timed = third_edit(another_wish(), sampling, options.runs, first)
+    wish, timed = third_edit(another_wish(), sampling, options.runs, first, options.device)
     told["session"] = timed
     for line in _lines("session", timed):
         print(line)
@@ -108,12 +113,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def compare(example: Example, sampling: Sampling, runs: int = 3) -> dict[str, Timed]:
+def compare(example: Example, sampling: Sampling, runs: int = 3, device: str = "cpu") -> dict[str, Timed]:
     """Runs the example dense and sparse in turn, with the same noise, and returns results and times.
 
     The dense run is diffusers' own pipeline, with its weights in the faster memory layout.
     """
-    pipe = _load(example.task)
+    pipe = _load(example.task, device)
     layout = _faster_layout(pipe, example, sampling)
     made: dict[str, Result] = {}
 
@@ -129,13 +134,15 @@ def compare(example: Example, sampling: Sampling, runs: int = 3) -> dict[str, Ti
 
 
 @torch.no_grad()
-def third_edit(wish: Example, sampling: Sampling, runs: int, dense_seconds: float) -> tuple[Example, dict[str, Timed]]:
+def third_edit(
+    wish: Example, sampling: Sampling, runs: int, dense_seconds: float, device: str = "cpu"
+) -> tuple[Example, dict[str, Timed]]:
     """Runs the wish as the third edit of a session, dense and sparse in turn, from the same state.
 
     Returns it with the picture that the session had by then. The dense time is the shorter of this one's and
     `dense_seconds`, that of a dense call without a session.
     """
-    pipe, picture = _load(wish.task), wish.pictures
+    pipe, picture = _load(wish.task, device), wish.pictures
     assert picture.mask is not None
     mask = picture.mask
     made: dict[str, Result] = {}
@@ -156,14 +163,14 @@ def third_edit(wish: Example, sampling: Sampling, runs: int, dense_seconds: floa
     return wish, timed
 
 
-def _load(task: str) -> Any:
+def _load(task: str, device: str) -> Any:
     pipe = load_pipeline(
         model=EMBEDDED,
         run_type="original",
         task=task,
         weight_path=Path(),
         config_path=config_folder(),
-        device="cpu",
+        device=device,
         dtype=torch.float32,
     )
     pipe.set_progress_bar_config(disable=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 import sige
 from sige import Region
+from tests.models import devices
 from tests.models.test_properties import RELATIVE_ERROR, relative_error
 from tests.models.tiny import POOLED, TOKENS
 
@@ -24,9 +25,9 @@ class Call:
         generator = torch.Generator().manual_seed(11)
 
         def random(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator)
+            return torch.randn(shape, generator=generator).to(devices.current())
 
-        self.unet = unet
+        self.unet = nn.Module.to(unet, devices.current())  # diffusers' own to() logs a warning without a cause
         self.x, self.edited = random(2, 4, 16, 16), random(2, 4, 16, 16)
         self.arguments: dict[str, Any] = {"timestep": 5, "encoder_hidden_states": random(2, TOKENS, 24), **extra}
         if unet.config.addition_embed_type == "text_time":

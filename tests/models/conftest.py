@@ -6,6 +6,8 @@ import diffusers
 import pytest
 import torch
 
+from tests.models import devices
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
@@ -14,6 +16,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device of the test: the CPU, unless it is marked `every_device`."""
+    name = getattr(request, "param", "cpu")
+    with devices.on(name):
+        yield name
 
 
 @pytest.fixture(autouse=True)

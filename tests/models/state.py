@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from sige import Recording
-from tests.models.tiny import Case, make_case
+from tests.models import devices
+from tests.models.tiny import Case, new_case
 
 Strides = dict[str, tuple[int, ...]]
 
 
 def fresh(case: str) -> Case:
     """A case whose model no other test uses, for tests that may leave it changed."""
-    return make_case.__wrapped__(case)
+    return new_case(case, device=devices.current())
 
 
 def strides(model: nn.Module) -> Strides:

@@ -14,6 +14,7 @@ from sige import Recording, RecordingError, Region
 from sige.ops import group_stats
 from sige.packed.norm import blended_sums, updated_affine
 from sige.recordings import Blend, BlendedComponent, ComponentRecording
+from tests.models.devices import every_device
 from tests.models.test_properties import RELATIVE_ERROR, active, relative_error
 from tests.models.tiny import Case, every_case, make_case
 
@@ -29,6 +30,7 @@ def record(case: Case, handle: sige.Handle, x: Tensor) -> Recording:
 # ---- whole passes ---------------------------------------------------------------------------------------------------
 
 
+@every_device
 @every_case
 def test_weights_that_split_one_recording_equal_that_recording(case: str) -> None:
     made = make_case(case)
@@ -50,6 +52,7 @@ def test_weights_that_split_one_recording_equal_it_through_sdpa(case: str, monke
     test_weights_that_split_one_recording_equal_that_recording(case)
 
 
+@every_device
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_weights_that_split_one_recording_equal_it_in_16_bits(dtype: torch.dtype) -> None:
     """Both terms are rounded and so is their sum, which adds about the error of one more layer."""
@@ -67,6 +70,7 @@ def test_weights_that_split_one_recording_equal_it_in_16_bits(dtype: torch.dtype
     assert relative_error(blended[..., inside], alone[..., inside]) <= 1.5 * dense
 
 
+@every_device
 @every_case
 def test_outside_the_region_a_blend_is_the_weighted_sum_of_the_outputs(case: str) -> None:
     made = make_case(case)
@@ -84,6 +88,7 @@ def test_outside_the_region_a_blend_is_the_weighted_sum_of_the_outputs(case: str
     torch.testing.assert_close(out[..., outside], expected[..., outside], rtol=1e-5, atol=1e-5)
 
 
+@every_device
 @every_case
 def test_everything_active_makes_the_blend_irrelevant(case: str) -> None:
     """New values replace every recorded value, also in the statistics, so the terms of a forecast cancel out."""
@@ -96,6 +101,7 @@ def test_everything_active_makes_the_blend_irrelevant(case: str) -> None:
             assert relative_error(made.call(edited), dense) <= RELATIVE_ERROR
 
 
+@every_device
 @every_case
 def test_a_blend_is_continuous_in_its_weights(case: str) -> None:
     """Weights that go from one recording to another give the recordings themselves at both ends."""
@@ -138,6 +144,7 @@ def test_weights_that_add_up_to_one_but_for_rounding_are_taken() -> None:
     assert len(Blend.of([(Recording(), weight) for weight in weights]).terms) == 10
 
 
+@every_device
 def test_a_recording_of_weight_zero_is_dropped() -> None:
     made = make_case("sdxl-base")
     x, edited = made.input(1), made.input(2)
@@ -294,6 +301,7 @@ def test_only_the_rows_that_are_read_are_blended(case: str, monkeypatch: pytest.
     assert 0 < sum(convolutions.values()) < 0.3 * sum(recorded[key].shape[1] for key in convolutions)
 
 
+@every_device
 def test_keys_and_values_are_blended_at_inactive_positions_only(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_case("sdxl-base")
     region = made.rectangle(0, 0, 16, 8)

@@ -22,6 +22,7 @@ from sige.programs import Programs, shelf
 from sige.programs.replay import Body, Replay
 from sige.recordings import Patch
 from tests.models.call import Call
+from tests.models.devices import every_device, on_a_gpu
 from tests.models.state import fresh
 from tests.models.test_programs import Weights, attachment, every_blend, every_choice, layer_by_layer, record
 from tests.models.tiny import Case, every_case, sd15
@@ -78,6 +79,7 @@ def addresses(graph: Replay) -> dict[int, int]:
 # ---- the same bits --------------------------------------------------------------------------------------------------
 
 
+@every_device
 @every_case
 @every_blend
 @every_choice
@@ -99,6 +101,29 @@ def test_a_graph_returns_what_the_layers_return_bit_for_bit(
     assert not torch.equal(got[3], got[4])
 
 
+@on_a_gpu
+@every_case
+@every_blend
+@every_choice
+def test_a_cuda_graph_returns_what_the_layers_return_bit_for_bit(
+    case: str, weights: Weights, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGE_PROGRAMS", "1")
+    made = fresh(case)
+    batch, places = 2, (made.rectangle(2, 3, 4, 3), made.rectangle(2, 2, 4, 3))
+    with sige.enable(made.model) as handle:
+        recordings = record(made, handle, (1, 2, 3), batch)
+        blend = list(zip(recordings, weights, strict=False))
+        for region in places:
+            with handle.edit(region, blend=blend, exact_statistics=exact):
+                inputs = [made.input(seed, batch) for seed in (4, 5, 6, 7, 8)]
+                expected = [layer_by_layer(monkeypatch, lambda x=x: made.call(x)) for x in inputs]  # type: ignore[misc]
+                got = [made.call(x) for x in inputs]
+            assert all(map(torch.equal, got, expected))
+        assert attachment(made).programs.graphs, attachment(made).programs.why_no_graph
+
+
+@every_device
 def test_other_recordings_weights_and_regions_move_no_tensor(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +173,7 @@ def _kept(value: Any) -> str:
     return str([_kept(one) for one in value]) if isinstance(value, list) else repr(value)
 
 
+@every_device
 @every_blend
 def test_two_steps_call_the_same_ops_with_the_same_numbers(
     weights: Weights, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
@@ -247,8 +273,9 @@ def test_lengths_of_the_grid_are_near_and_few() -> None:
 # ---- what a graph reads ---------------------------------------------------------------------------------------------
 
 
+@every_device
 def test_another_prompt_another_time_and_other_residuals_are_read(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    device: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Call(sd15())
     shapes = [(16, 16, 16)] * 3 + [(16, 8, 8)] + [(32, 8, 8)] * 2 + [(32, 4, 4)] * 3 + [(32, 2, 2)] * 3 + [(32, 2, 2)]
@@ -257,7 +284,7 @@ def test_another_prompt_another_time_and_other_residuals_are_read(
     def run(step: int, seed: int) -> Tensor:
         torch.manual_seed(seed)
         text = torch.randn_like(made.arguments["encoder_hidden_states"])
-        residuals = [torch.randn(2, *shape) for shape in shapes]
+        residuals = [torch.randn(2, *shape, device=device) for shape in shapes]
         controls = {"down_block_additional_residuals": residuals[:-1], "mid_block_additional_residual": residuals[-1]}
         return made.unet(made.x, step, text, **controls).sample  # type: ignore[no-any-return]
 
@@ -273,6 +300,7 @@ def test_another_prompt_another_time_and_other_residuals_are_read(
     assert not torch.equal(got[3], got[4])
 
 
+@every_device
 def test_new_rows_of_a_patch_are_the_callers_own(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fresh("sd15")
     region = made.rectangle(2, 3, 4, 3)
@@ -293,6 +321,7 @@ def test_new_rows_of_a_patch_are_the_callers_own(emulator: Emulator, monkeypatch
         assert all(torch.equal(rows, theirs.rows[key]) for key, rows in ours.rows.items())
 
 
+@every_device
 def test_a_recording_that_was_written_to_between_edits_is_read_anew(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +376,7 @@ def test_changed_modules_end_a_graph_and_free_what_it_held(emulator: Emulator) -
             assert (programs.graphs, programs.nbytes) == ([], 0)
 
 
+@every_device
 def test_the_last_eight_graphs_are_kept_and_regions_share_what_was_recorded(emulator: Emulator) -> None:
     made = fresh("sd15")
     sizes: list[int] = []

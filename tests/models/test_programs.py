@@ -20,8 +20,8 @@ from sige.programs import Program, Programs
 from sige.programs.shelf import PAYS_AFTER
 from sige.recordings import BlendedComponent, ComponentRecording, Patch
 from tests.models.call import Call
+from tests.models.devices import every_device
 from tests.models.state import fresh
-from tests.models.test_lora import add_lora
 from tests.models.test_properties import RELATIVE_ERROR, relative_error
 from tests.models.tiny import TOKENS, Case, every_case, sd15
 
@@ -61,6 +61,7 @@ def layer_by_layer(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Tensor]) -
 # ---- the same bits --------------------------------------------------------------------------------------------------
 
 
+@every_device
 @every_case
 @every_blend
 @every_choice
@@ -83,6 +84,7 @@ def test_a_program_returns_what_the_layers_return_bit_for_bit(
     assert not torch.equal(got[2], got[3])
 
 
+@every_device
 def test_a_program_serves_other_recordings_other_weights_of_a_blend_and_another_region_of_its_shape(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,6 +114,7 @@ def test_a_program_serves_other_recordings_other_weights_of_a_blend_and_another_
     assert all(map(torch.equal, by_program, expected))
 
 
+@every_device
 def test_a_region_of_another_shape_gets_a_program_of_its_own_and_the_last_eight_are_kept() -> None:
     made = fresh("sd15")
     with sige.enable(made.model) as handle:
@@ -123,7 +126,8 @@ def test_a_region_of_another_shape_gets_a_program_of_its_own_and_the_last_eight_
         assert len(attachment(made).programs.programs) == 8
 
 
-def test_one_tensor_passed_as_two_arguments_is_two_arguments_of_the_program() -> None:
+@every_device
+def test_one_tensor_passed_as_two_arguments_is_two_arguments_of_the_program(device: str) -> None:
     made = Call(sd15())
     text = made.arguments["encoder_hidden_states"]
 
@@ -131,7 +135,7 @@ def test_one_tensor_passed_as_two_arguments_is_two_arguments_of_the_program() ->
         return {"down_block_additional_residuals": list(values[:-1]), "mid_block_additional_residual": values[-1]}
 
     shapes = [(16, 16, 16)] * 3 + [(16, 8, 8)] + [(32, 8, 8)] * 2 + [(32, 4, 4)] * 3 + [(32, 2, 2)] * 3 + [(32, 2, 2)]
-    same = {shape: torch.randn(2, *shape) for shape in shapes}
+    same = {shape: torch.randn(2, *shape, device=device) for shape in shapes}
     region = Region.from_mask(torch.eye(128), dilation=0)
     with torch.no_grad(), sige.enable(made.unet) as handle:
         with handle.record():
@@ -139,7 +143,7 @@ def test_one_tensor_passed_as_two_arguments_is_two_arguments_of_the_program() ->
         with handle.edit(region):
             for _ in range(3):
                 made.unet(made.edited, 5, text, **residuals(*(same[shape] for shape in shapes)))
-            values = [torch.randn(2, *shape) for shape in shapes]
+            values = [torch.randn(2, *shape, device=device) for shape in shapes]
             by_program = made.unet(made.edited, 5, text, **residuals(*values)).sample
         found = attached(made.unet)
         assert found is not None and len(found.programs.programs) == 1, found and found.programs.why_not
@@ -148,6 +152,7 @@ def test_one_tensor_passed_as_two_arguments_is_two_arguments_of_the_program() ->
             assert torch.equal(made.unet(made.edited, 5, text, **residuals(*values)).sample, by_program)
 
 
+@every_device
 def test_a_program_reads_the_time_of_the_call_also_where_it_is_a_number() -> None:
     made = Call(sd15())
     text = made.arguments["encoder_hidden_states"]
@@ -166,9 +171,10 @@ def test_a_program_reads_the_time_of_the_call_also_where_it_is_a_number() -> Non
             assert not torch.equal(before[2], later)
 
 
-def test_another_prompt_is_projected_anew() -> None:
+@every_device
+def test_another_prompt_is_projected_anew(device: str) -> None:
     made = Call(sd15())
-    texts = [torch.randn(2, TOKENS, 24) for _ in range(2)]
+    texts = [torch.randn(2, TOKENS, 24, device=device) for _ in range(2)]
     region = Region.from_mask(torch.eye(128), dilation=0)
     with torch.no_grad(), sige.enable(made.unet) as handle:
         with handle.record():
@@ -186,6 +192,7 @@ def test_another_prompt_is_projected_anew() -> None:
     assert not torch.equal(first, second) and not torch.equal(second, third)
 
 
+@every_device
 def test_a_program_leaves_the_new_rows_of_every_layer_in_a_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     made = fresh("sdxl-base")
     region, x = made.rectangle(4, 4, 4, 4), made.input(2)
@@ -229,6 +236,7 @@ def write_to_data(unet: nn.Module) -> None:
     unet.conv_in.weight.data.mul_(0.5)
 
 
+@every_device
 @pytest.mark.parametrize("change", [halve_in_place, replace_parameter, replace_data, write_to_data])
 def test_changed_weights_are_read(change: Callable[[nn.Module], None], monkeypatch: pytest.MonkeyPatch) -> None:
     made = fresh("sdxl-base")
@@ -244,6 +252,8 @@ def test_changed_weights_are_read(change: Callable[[nn.Module], None], monkeypat
 
 
 def test_a_lora_that_comes_changes_its_weight_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.models.test_lora import add_lora  # needs peft, which the other tests here do not
+
     made = fresh("sdxl-base")
     x, results = made.input(2), []
     with sige.enable(made.model) as handle:

@@ -17,8 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sige
 from sige import Region
+from tests.models.devices import every_device
 from tests.models.tiny import Case, every_case, every_layout, make_case
 
+pytestmark = every_device
 every_batch = pytest.mark.parametrize("batch", [1, 2])
 every_size = pytest.mark.parametrize("size", [(13, 17), (15, 9), (7, 5)], ids=str)  # latents; no multiples of 4 or 8
 half_dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
@@ -58,7 +60,7 @@ def edit(
 
 
 def active(region: Region, out: Tensor) -> Tensor:  # [h_out, w_out]
-    return torch.tensor(region.active(*out.shape[2:]))
+    return torch.tensor(region.active(*out.shape[2:]), device=out.device)
 
 
 @st.composite
@@ -255,7 +257,7 @@ def test_a_mask_of_one_pixel_or_at_the_border_recomputes_what_it_covers(case: st
     mask[where] = True
     region = Region.from_mask(mask, dilation=4)
     x = made.input(1)
-    change = torch.tensor(Region.from_mask(mask, dilation=0).active(*x.shape[2:]))
+    change = active(Region.from_mask(mask, dilation=0), x)
     edited = torch.where(change, made.input(2), x)
     dense = made.call(edited)
     recorded, out = edit(made, x, edited, region)
@@ -350,7 +352,7 @@ def median_errors(
         where = (*generator.integers(0, height - height // 3, size=2), height // 3, width // 3)
         x = case.input(100 + seed)
         mask = case.rectangle(*where)
-        edited = torch.where(torch.tensor(mask.active(*x.shape[2:])), contrast * case.input(200 + seed), x)
+        edited = torch.where(active(mask, x), contrast * case.input(200 + seed), x)
         with sige.enable(case.model) as handle:
             dense = case.call(edited)
             inside = active(mask, dense)

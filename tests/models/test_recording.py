@@ -8,6 +8,7 @@ from torch import Tensor
 
 import sige
 from sige import Recording, RecordingError, Region
+from tests.models.devices import every_device
 from tests.models.state import fresh, snapshot, tensors, unchanged
 from tests.models.test_properties import RELATIVE_ERROR, relative_error
 from tests.models.tiny import CASES, TOKENS, Case, every_case, make_case
@@ -25,6 +26,7 @@ class Reads(dict[str, Tensor]):
         return super().__getitem__(key)
 
 
+@every_device
 @every_case
 def test_a_recording_holds_what_a_packed_pass_reads_and_no_more(case: str) -> None:
     """It holds rows without gaps, sums in fp64 and one output, and a packed pass reads each of them."""
@@ -51,6 +53,7 @@ def test_a_recording_holds_what_a_packed_pass_reads_and_no_more(case: str) -> No
     assert not any("attn2" in key for key in rows), "keys of the prompt are not recorded"
 
 
+@every_device
 @every_case
 def test_nbytes_is_the_sum_of_the_tensors(case: str) -> None:
     made = make_case(case)
@@ -90,6 +93,7 @@ def test_a_recording_in_another_dtype_and_back() -> None:
     assert recording.nbytes > 0 and half.nbytes == 0
 
 
+@every_device
 def test_an_edit_in_16_bits_can_read_a_recording_made_in_32() -> None:
     made, low = make_case("sdxl-base"), make_case("sdxl-base", torch.bfloat16)
     x, edited = made.input(1), made.input(2)
@@ -132,6 +136,7 @@ def test_a_recording_goes_to_the_host_and_back() -> None:
     assert relative_error(out, dense) < 1e-3  # TF32
 
 
+@every_device
 def test_recordings_live_on_their_own() -> None:
     """Later recordings do not change earlier ones, and all outlive the handle that made them."""
     made = fresh("sdxl-base")
@@ -155,6 +160,7 @@ def test_recordings_live_on_their_own() -> None:
             assert torch.equal(made.call(edited), expected)
 
 
+@every_device
 def test_a_component_called_twice_is_recorded_as_of_its_last_call() -> None:
     made = make_case("sdxl-base")
     with sige.enable(made.model) as handle:
@@ -190,11 +196,13 @@ def mutate_after_recording(case: Case, layout: torch.memory_format) -> tuple[Rec
     return recording, before
 
 
+@every_device
 @every_case
 def test_writing_into_inputs_and_outputs_does_not_reach_the_recording(case: str) -> None:
     assert unchanged(*mutate_after_recording(make_case(case), torch.contiguous_format))
 
 
+@every_device
 @pytest.mark.parametrize("case", [name for name in CASES if name != "vae-decoder"])  # decode() convolves it first
 def test_writing_into_channels_last_inputs_does_not_reach_the_recording(case: str) -> None:
     assert unchanged(*mutate_after_recording(make_case(case), torch.channels_last))

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from sige import Region
+from tests.models import devices
 
 __all__ = [
     "CASES",
@@ -21,6 +22,7 @@ __all__ = [
     "every_case",
     "every_layout",
     "make_case",
+    "new_case",
     "randomise",
     "sd15",
     "sd21",
@@ -152,10 +154,11 @@ class Case:
         batch: int = 1,
         size: tuple[int, int] | None = None,  # of the latents
     ) -> Tensor:  # [B, C, h, w]
-        """A random input."""
+        """A random input, the same on every device."""
         height, width = (side * self.scale for side in size or self.size)
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(batch, self.channels, height, width, generator=generator).to(self.model.dtype)
+        values = torch.randn(batch, self.channels, height, width, generator=generator)
+        return values.to(self.model.device, self.model.dtype)
 
     @property
     def module(self) -> nn.Module:
@@ -180,13 +183,14 @@ class Case:
 
 def _unet_case(name: str, model: UNet2DConditionModel) -> Case:
     generator = torch.Generator().manual_seed(7)
-    text = torch.randn(2, TOKENS, model.config.cross_attention_dim, generator=generator).to(model.dtype)
-    timestep = torch.tensor([481.0, 23.0])
+    text = torch.randn(2, TOKENS, model.config.cross_attention_dim, generator=generator).to(model.device, model.dtype)
+    timestep = torch.tensor([481.0, 23.0], device=model.device)
     added: dict[str, Tensor] = {}
     if model.config.addition_embed_type == "text_time":
         ids = (model.config.projection_class_embeddings_input_dim - POOLED) // model.config.addition_time_embed_dim
-        pooled = torch.randn(2, POOLED, generator=generator).to(model.dtype)
-        added = {"text_embeds": pooled, "time_ids": torch.randint(0, 900, (2, ids), generator=generator).float()}
+        pooled = torch.randn(2, POOLED, generator=generator).to(model.device, model.dtype)
+        numbers = torch.randint(0, 900, (2, ids), generator=generator).float()
+        added = {"text_embeds": pooled, "time_ids": numbers.to(model.device)}
 
     def run(x: Tensor, samples: Iterable[int]) -> Tensor:
         rows = list(samples)
@@ -206,20 +210,27 @@ UNETS: dict[str, Callable[[], UNet2DConditionModel]] = {
 CASES = [*UNETS, "vae-encoder", "vae-decoder"]
 
 
-@functools.cache
 def make_case(name: str, dtype: torch.dtype = torch.float32, exact: bool = False) -> Case:
-    """One of CASES, made once; `exact`: the weights of `dtype`, computed with in fp64."""
+    """One of CASES on the device of the test, made once; `exact`: the weights of `dtype`, computed with in fp64."""
+    return _made_once(name, dtype, exact, devices.current())
+
+
+def new_case(name: str, dtype: torch.dtype = torch.float32, exact: bool = False, device: str = "cpu") -> Case:
+    """One of CASES whose model nothing else uses."""
     if name in UNETS:
-        return _unet_case(name, _cast(UNETS[name](), dtype, exact))
-    model = _cast(vae(), dtype, exact)
+        return _unet_case(name, _cast(UNETS[name](), dtype, exact, device))
+    model = _cast(vae(), dtype, exact, device)
     if name == "vae-encoder":
         return Case(name, "vae.encoder", model, lambda x, _: model.encode(x).latent_dist.parameters, 3, SCALE, (8, 8))
     return Case(name, "vae.decoder", model, lambda x, _: model.decode(x).sample, 4, 1, (8, 8))
 
 
-def _cast(model: Any, dtype: torch.dtype, exact: bool) -> Any:
+_made_once = functools.cache(new_case)
+
+
+def _cast(model: Any, dtype: torch.dtype, exact: bool, device: str) -> Any:
     model = nn.Module.to(model, dtype)  # diffusers' own to() logs a warning without a cause
-    return nn.Module.to(model, torch.float64) if exact else model
+    return nn.Module.to(model, device, torch.float64 if exact else None)
 
 
 every_case = pytest.mark.parametrize("case", CASES)

@@ -124,7 +124,12 @@ def test_without_the_model_it_says_what_to_do(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--steps", "1"], "leaves none"), (["--runs", "0"], "--runs: got 0"), (["--seed", "x"], "--seed")],
+    [
+        (["--steps", "1"], "leaves none"),
+        (["--runs", "0"], "--runs: got 0"),
+        (["--seed", "x"], "--seed"),
+        (["--device", "tpu"], "--device: got 'tpu'"),
+    ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(words) == 2
