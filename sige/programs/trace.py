@@ -32,6 +32,7 @@ from sige.recordings import BlendedComponent
 
 __all__ = ["Line", "Trace", "TraceError", "TracedComponent", "TracedLayout", "TracedPrompt"]
 
+NOBODY_READS = "aten::_scaled_dot_product"  # ops that return numbers, too, which only a backward pass would read
 SMALL = 1 << 12  # elements of a result of constants that is kept; larger ones are made anew, unless they are views
 READ, BLEND = 0, 1  # slots: the function that reads recordings, the weights of the blend
 READS, LISTS = "read", "list"  # names of lines that call no op
@@ -67,6 +68,7 @@ class Trace(TorchDispatchMode):
         self.projectors: dict[tuple[int, int], Projector] = {}
         self._slot_of: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by the tensor's id, which may be used again
         self._kept: set[int] = set()  # slots of constants
+        self._made: set[int] = set()  # slots of what ops returned
         self._numbers: dict[Any, int] = {}  # slots of constants that are no tensors
         self._storages: set[int] = set()  # of weights
         self._paused = False
@@ -127,7 +129,7 @@ class Trace(TorchDispatchMode):
         result = func(*args, **kwargs)
         unpacks = isinstance(result, tuple | list)
         results = list(result) if unpacks else [] if result is None else [result]
-        if not all(one is None or isinstance(one, Tensor) for one in results):
+        if not (schema.name.startswith(NOBODY_READS) or all(one is None or isinstance(one, Tensor) for one in results)):
             raise TraceError(f"{func} gives Python a number, on which the pass may depend")
         if not schema.is_mutable and self._kept.issuperset(reads) and all(self._is_kept(one, args) for one in results):
             for one in results:
@@ -135,17 +137,17 @@ class Trace(TorchDispatchMode):
         elif schema.is_mutable and all(self._find(one) is not None for one in results):
             self.lines.append(Line(call, schema.name, reads, (), writes=writes))  # it returns what it wrote to
         else:
-            fills = tuple([self._fill(one) for one in results])
+            fills = tuple([self._fill(one if isinstance(one, Tensor) else None) for one in results])
+            self._made.update(fills)
             self.lines.append(Line(call, schema.name, reads, fills, unpacks, writes))
         return result
 
     def _written(self, func: Any, reads: tuple[int, ...]) -> tuple[int, ...]:
         """The slots that an op writes to: what another op of the pass returned, and nothing else."""
-        made = {slot for line in self.lines if line.name != READS for slot in line.fills}
         written = []
         for argument, slot in zip(func._schema.arguments, reads, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
-                if slot not in made:
+                if slot not in self._made:
                     raise TraceError(f"{func} writes to an input or to a weight")
                 written.append(slot)
         return tuple(written)
@@ -163,7 +165,7 @@ class Trace(TorchDispatchMode):
     def slot_of(self, tensor: Tensor) -> int:
         """The slot of a result of the pass."""
         slot = self._slot(tensor)
-        if not any(slot in line.fills for line in self.lines):
+        if slot not in self._made:
             raise TraceError("the pass returns one of its inputs")
         return slot
 
