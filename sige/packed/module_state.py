@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import eq, is_
+from itertools import repeat
+from operator import attrgetter, contains, eq, is_, itemgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ __all__ = ["State", "Watch", "is_hooked", "weights"]
 
 State = list[object]
 
+_MODULES, _TRAINING, _VERSION = itemgetter("_modules"), itemgetter("training"), attrgetter("_version")
 _ADAPTER_SETTINGS = ("scaling", "_active_adapter", "_disable_adapters", "merged_adapters")  # of a peft layer
 
 
@@ -80,11 +82,11 @@ class Watch:
 
     def _read(self) -> tuple[Sequence[object], ...]:
         """Whose parts are others, training modes, compilation, processors, replaced forwards, hooks: in lists."""
-        parts = [space["_modules"] is own for space, own in zip(self._spaces, self._children, strict=True)]
-        training = [space["training"] for space in self._spaces]
-        compiled = [space.get("_compiled_call_impl") is not None for space in self._spaces]
+        parts = list(map(is_, map(_MODULES, self._spaces), self._children))
+        training = list(map(_TRAINING, self._spaces))
+        compiled = list(map(dict.get, self._spaces, repeat("_compiled_call_impl")))
         processors = [type(space.get("processor")) for space in self._with_processor]
-        replaced = ["forward" in space for space in self._other_spaces]
+        replaced = list(map(contains, self._other_spaces, repeat("forward")))
         hooks = [tuple(hooks) for hooks in self._hooks if hooks]
         return parts, training, compiled, processors, replaced, hooks
 
@@ -97,4 +99,4 @@ class Watch:
         return before != self._weights
 
     def _read_weights(self) -> tuple[list[int], list[Any]]:
-        return [p._version for p in self._weighted], [_settings(adapter) for adapter in self._adapters]
+        return list(map(_VERSION, self._weighted)), [_settings(adapter) for adapter in self._adapters]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sige.packed.features import PackedPass
 from sige.packed.layout import IndexName, Layout
 from sige.packed.module_state import is_hooked
+from sige.packed.prompt import KeyValue, Mark, PromptKeys
 from sige.programs.arguments import Path, tensors_of
 from sige.programs.trace import (
     BLEND,
@@ -47,12 +48,14 @@ class Program:
     projectors: dict[tuple[int, int], Projector]
     returned: int
     kept: dict[str, int]  # the slots of the new rows, where the pass keeps them
-    weights: list[tuple[nn.Parameter, int]]  # with their addresses
+    weights: list[nn.Parameter]
+    addresses: list[int]  # of the weights
     _maps: WeakKeyDictionary[Layout, list[Tensor]] = field(default_factory=WeakKeyDictionary)
+    _prompts: WeakKeyDictionary[Mark, list[KeyValue]] = field(default_factory=WeakKeyDictionary)
 
     def fits(self, layout: Layout) -> bool:
         """Says whether the region's index tensors have the program's shapes, and no weight was moved."""
-        return self._maps_of(layout) is not None and all([w.data_ptr() == address for w, address in self.weights])
+        return self._maps_of(layout) is not None and list(map(Tensor.data_ptr, self.weights)) == self.addresses
 
     def _maps_of(self, layout: Layout) -> list[Tensor] | None:
         """The region's index tensors, None where one has another shape."""
@@ -82,9 +85,16 @@ class Program:
             slots[slot] = tensors[path]
         for (slot, *_), index in zip(self.indices, self._maps_of(packed_pass.layout) or (), strict=True):
             slots[slot] = index
-        for (key, value), projector in self.projectors.items():
-            slots[key], slots[value] = packed_pass.prompt.project(*projector)
+        for (key, value), pair in zip(self.projectors, self._pairs_of(packed_pass.prompt), strict=True):
+            slots[key], slots[value] = pair
         return slots
+
+    def _pairs_of(self, prompt: PromptKeys) -> list[KeyValue]:
+        """The prompt's keys and values. A program ends when weights change, so they are the same for one prompt."""
+        found = self._prompts.get(prompt.mark)
+        if found is None:
+            found = self._prompts[prompt.mark] = [prompt.project(*projector) for projector in self.projectors.values()]
+        return found
 
     @property
     def source(self) -> str:
@@ -142,7 +152,8 @@ def traced(
         projectors=trace.projectors,
         returned=returned,
         kept=slots,
-        weights=[(weight, weight.data_ptr()) for weight in weights],
+        weights=weights,
+        addresses=[weight.data_ptr() for weight in weights],
     )
     return output, program
 
