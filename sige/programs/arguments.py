@@ -26,11 +26,15 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def as_tensors(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with a timestep that is a tensor: a number would become part of the program."""
-    step = arguments.get("timestep")
-    if step is None or isinstance(step, Tensor):
+    """The arguments with a timestep that is a tensor on the device of the sample.
+
+    A number would become part of the program, and a CUDA graph cannot copy from the host.
+    """
+    step, device = arguments.get("timestep"), arguments["sample"].device
+    if step is None:
         return arguments
-    device = arguments["sample"].device
+    if isinstance(step, Tensor):
+        return arguments if step.device == device else {**arguments, "timestep": step.to(device)}
     dtype = torch.float64 if isinstance(step, float) else torch.int64  # what diffusers takes for a number
     return {**arguments, "timestep": torch.tensor([step], dtype=dtype, device=device)}
 

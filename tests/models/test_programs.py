@@ -17,6 +17,7 @@ from sige.packed.conv import PackedConv
 from sige.packed.features import PackedPass
 from sige.packed.layout import Layout
 from sige.programs import Program, Programs
+from sige.programs.arguments import as_tensors
 from sige.programs.shelf import PAYS_AFTER
 from sige.recordings import BlendedComponent, ComponentRecording, Patch
 from tests.models.call import Call
@@ -389,3 +390,9 @@ def test_programs_can_be_switched_off_and_end_with_the_handle(monkeypatch: pytes
                 assert len(kept.programs) == (run >= PAYS_AFTER)
         assert [type(program) for program in kept.programs] == [Program]
     assert not kept.programs
+
+
+@pytest.mark.parametrize("step", [5, 5.0, torch.tensor(5), torch.tensor([5.0, 6.0])])
+def test_a_timestep_is_a_tensor_on_the_device_of_the_sample(step: Any) -> None:
+    got = as_tensors({"sample": torch.zeros(1, device="meta"), "timestep": step})["timestep"]
+    assert (got.device.type, got.dtype.is_floating_point) == ("meta", torch.as_tensor(step).is_floating_point())
