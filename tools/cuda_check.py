@@ -103,7 +103,7 @@ def shorten(name: str) -> str:
     name = name.replace("(anonymous namespace)::", "")
     name = re.sub(r"\((?:bool|int|\w+::\w+)\)(-?\d+)", r"\1", name)
     name = re.sub(r"\b(?:\w+::)+", "", name)
-    name = name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
+    name = name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16").replace("> >", ">>")
     return re.sub(r"\(.*$", "", name.removeprefix("void "))
 
 

@@ -79,7 +79,7 @@ NARROW = (
     Narrow(r"row_product_kernel<.*>", "loads", 32, 4, "entries of the index, once per row and tap"),
     Narrow(r"tensor_attention_kernel<.*>", "loads", 32, 60, "queries as tensor cores hold them, once; index and mask"),
     Narrow(r"tensor_attention_kernel<.*>", "stores", 64, 90, "outputs as tensor cores hold them, two channels; once"),
-    Narrow(r"combine_splits_kernel<.*>", "loads", 32, 16, "the share of a split, four channels at a time"),
+    Narrow(r"combine_splits_kernel<.*>", "loads", 32, 64, "the share of a split; both loops over splits are unrolled"),
     Narrow(r"combine_splits_kernel<.*>", "stores", 64, 2, "a thread owns four channels of the output"),
 )
 
