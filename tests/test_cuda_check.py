@@ -204,6 +204,11 @@ def test_instructions_are_counted() -> None:
     assert sass.parse(DISASSEMBLY)["_Z5otherv"].instructions == 1
 
 
+def test_short_names_of_templates() -> None:
+    name = "void sige::cuda::(anonymous namespace)::f<__half, sige::cuda::Tile<48, (bool)1> >(sige::Params, long)"
+    assert cuda_check.shorten(name) == "f<fp16, Tile<48, 1>>"
+
+
 def test_users_of_dynamic_shared_memory() -> None:
     assert sass.dynamic_shared_users(PTX) == {"first"}
     assert sass.dynamic_shared_users(PTX.replace(".extern .shared .align 16 .b8 tile[];", "")) == set()
