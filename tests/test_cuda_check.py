@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,25 @@ def test_shared_memory_that_only_a_large_gpu_has(
     assert "takes 102400 bytes of shared memory, and a block has 101376 at most: use smaller tiles" in sentence
 
 
+def test_dynamic_shared_memory_is_that_of_the_tiles(tmp_path: Path) -> None:
+    """g++ compares the table with the source, through the shim's headers."""
+    bytes_of = {
+        r"block_attention_kernel<\.\*, (\d+)>": "Tile<{}>::kSharedBytes",
+        r"tensor_attention_kernel<\.\*, (TensorTile<.*>)>": "{}::kSharedBytes",
+        r"row_product_kernel<(ProductTile<.*>), \.\*>": "{}::shared_bytes(sige::kMostProductTaps)",
+    }
+    includes = ("attention_tile", "tensor_attention_tile", "product_tile")
+    lines = [*(f'#include "common/{name}.cuh"' for name in includes), "using namespace sige::cuda;"]
+    for kernel, size in cuda_rules.DYNAMIC_SHARED.items():
+        ((match, expression),) = [(m, form) for p, form in bytes_of.items() if (m := re.fullmatch(p, kernel))]
+        lines.append(f"static_assert({expression.format(match.group(1))} == {size});")
+    (tmp_path / "sizes.cpp").write_text("\n".join(lines))
+    headers = ["-I", str(TOOLS.parent / "csrc"), "-I", str(TOOLS.parent / "tests" / "shim" / "include")]
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-DSIGE_CUDA_SHIM", *headers, str(tmp_path / "sizes.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_kernel_of_the_table_without_tensor_cores(
     reports: dict[tuple[str, str], cuda_rules.KernelReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +202,11 @@ def test_instructions_are_counted() -> None:
     assert code.stores == {32: 1}
     assert (code.local, code.tensor, code.calls) == (1, 1, 1)
     assert sass.parse(DISASSEMBLY)["_Z5otherv"].instructions == 1
+
+
+def test_short_names_of_templates() -> None:
+    name = "void sige::cuda::(anonymous namespace)::f<__half, sige::cuda::Tile<48, (bool)1> >(sige::Params, long)"
+    assert cuda_check.shorten(name) == "f<fp16, Tile<48, 1>>"
 
 
 def test_users_of_dynamic_shared_memory() -> None:

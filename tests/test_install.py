@@ -147,11 +147,11 @@ def test_cuda_architectures(native_build: ModuleType, monkeypatch: pytest.Monkey
     monkeypatch.setattr(native_build, "_find_nvcc", lambda: Path("/usr/bin/nvcc"))
     monkeypatch.setattr(native_build, "_cuda_home", lambda nvcc: Path("/usr"))
     monkeypatch.delenv("SIGE_CUDA", raising=False)
-    monkeypatch.setenv("SIGE_CUDA_ARCHS", "8.0;9.0a")
+    monkeypatch.setenv("SIGE_CUDA_ARCHS", "8.9;9.0a;8.0")
     cuda = native_build.find_cuda()
     assert cuda.gencode == [
-        "-gencode=arch=compute_80,code=sm_80",
-        "-gencode=arch=compute_90a,code=sm_90a",
+        "-gencode=arch=compute_80,code=[sm_80,sm_89]",
+        "-gencode=arch=compute_90a,code=[sm_90a]",
         "-gencode=arch=compute_90a,code=compute_90a",
     ]
     monkeypatch.setenv("SIGE_CUDA_ARCHS", "hopper")

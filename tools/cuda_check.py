@@ -21,7 +21,7 @@ from os import environ
 from pathlib import Path
 
 from cuda_rules import KernelReport, findings, stale_entries
-from native_build import DEFAULT_CUDA_ARCHS
+from native_build import DEFAULT_CUDA_ARCHS, gencode_flags
 from sass import KernelCode, dynamic_shared_users, find_nvdisasm, read_cubin
 
 SOURCES = Path(__file__).resolve().parent.parent / "csrc"
@@ -103,7 +103,7 @@ def shorten(name: str) -> str:
     name = name.replace("(anonymous namespace)::", "")
     name = re.sub(r"\((?:bool|int|\w+::\w+)\)(-?\d+)", r"\1", name)
     name = re.sub(r"\b(?:\w+::)+", "", name)
-    name = name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
+    name = name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16").replace("> >", ">>")
     return re.sub(r"\(.*$", "", name.removeprefix("void "))
 
 
@@ -149,13 +149,13 @@ def read_machine_code(tools: Tools, folder: Path) -> MachineCode:
 
 def compile_file(tools: Tools, source: Path, folder: Path, archs: Sequence[str] = ARCHITECTURES) -> FileReport:
     """Compiles one file for every architecture, and reads what ptxas prints and what nvcc keeps."""
-    code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
     flags = ["-O3", "-std=c++17", "-Werror", "all-warnings", "-Xptxas", "-v", "-I", str(SOURCES)]
     kept = folder / source.stem
     kept.mkdir()
-    command = [tools.nvcc, *flags, *code, "--keep", "--keep-dir", str(kept), "-c", str(source)]
+    # -fatbin compiles for GPUs only; warnings in host code appear all the same.
+    command = [tools.nvcc, *flags, *gencode_flags(archs), "--keep", "--keep-dir", str(kept), "-fatbin", str(source)]
     start = time.perf_counter()
-    done = subprocess.run([*command, "-o", str(kept / "object.o")], capture_output=True, text=True)
+    done = subprocess.run([*command, "-o", str(kept / "object.fatbin")], capture_output=True, text=True)
     seconds = time.perf_counter() - start
     output = done.stdout + done.stderr
     if done.returncode:

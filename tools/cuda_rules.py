@@ -19,12 +19,22 @@ Value = TypeVar("Value")
 # The most shared memory of one block, static and dynamic together.
 SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_86": 99 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024}
 
-# Dynamic shared memory in bytes. The machine code does not hold it: the launcher chooses it.
+# Dynamic shared memory in bytes, the most where it depends on the call. The machine code does not hold it: the launcher
+# chooses it. tests/test_cuda_check.py compares the numbers with the tiles of csrc/common.
 DYNAMIC_SHARED = {
     r"block_attention_kernel<.*, 64>": 55_296,
     r"block_attention_kernel<.*, 128>": 71_680,
     r"block_attention_kernel<.*, 256>": 60_928,
     r"block_attention_kernel<.*, 512>": 93_696,
+    r"tensor_attention_kernel<.*, TensorTile<48, 1>>": 43_008,
+    r"tensor_attention_kernel<.*, TensorTile<64, 1>>": 55_296,
+    r"tensor_attention_kernel<.*, TensorTile<64, 2>>": 55_296,
+    r"tensor_attention_kernel<.*, TensorTile<80, 1>>": 45_056,
+    r"tensor_attention_kernel<.*, TensorTile<128, 1>>": 69_632,
+    r"tensor_attention_kernel<.*, TensorTile<160, 1>>": 86_016,
+    r"row_product_kernel<ProductTile<128, 128, 32, 4, 2>, .*>": 81_920,
+    r"row_product_kernel<ProductTile<64, 128, 64, 3, 2>, .*>": 81_920,
+    r"row_product_kernel<ProductTile<64, 64, 64, 4, 3>, .*>": 73_728,
 }
 
 # Kernels that may use local memory, by architecture and name ("sm_80 some_kernel<.*>"), with the reason why that is
@@ -32,11 +42,16 @@ DYNAMIC_SHARED = {
 ALLOWED_SPILLS: dict[str, str] = {}
 
 # Kernels whose products run on tensor cores. A name that says "mma" or "tensor" claims it, too.
-TENSOR_CORE_KERNELS: tuple[str, ...] = ()
+TENSOR_CORE_KERNELS: tuple[str, ...] = (r"row_product_kernel<.*>",)
 CLAIMS_TENSOR_CORES = re.compile(r"(?i:mma|tensor)")
 
 # Bytes of a vector, for kernels whose template arguments do not begin with an element type and a width.
-VECTOR_BYTES: dict[str, int] = {}
+VECTOR_BYTES: dict[str, int] = {
+    r"row_product_kernel<.*>": 16,
+    r"add_splits_kernel<.*>": 16,
+    r"tensor_attention_kernel<.*>": 16,
+    r"combine_splits_kernel<.*>": 16,
+}
 ELEMENT_BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 
 
@@ -61,6 +76,11 @@ NARROW = (
     Narrow(r"time_table_kernel<.*>", "stores", 32, 1, "one element per column"),
     Narrow(r"block_attention_kernel<.*>", "loads", 32, 2, "an entry of the index per key, and of the mask per tile"),
     Narrow(r"block_attention_kernel<(fp16|bf16), .*>", "stores", 64, 16, "a thread owns four channels of the output"),
+    Narrow(r"row_product_kernel<.*>", "loads", 32, 4, "entries of the index, once per row and tap"),
+    Narrow(r"tensor_attention_kernel<.*>", "loads", 32, 60, "queries as tensor cores hold them, once; index and mask"),
+    Narrow(r"tensor_attention_kernel<.*>", "stores", 64, 90, "outputs as tensor cores hold them, two channels; once"),
+    Narrow(r"combine_splits_kernel<.*>", "loads", 32, 64, "the share of a split; both loops over splits are unrolled"),
+    Narrow(r"combine_splits_kernel<.*>", "stores", 64, 2, "a thread owns four channels of the output"),
 )
 
 

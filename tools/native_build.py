@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,9 +94,22 @@ class Cuda:
 
     @property
     def gencode(self) -> list[str]:
-        flags = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in self.archs]
-        newest = max(self.archs, key=lambda arch: int(re.match(r"\d+", arch).group()))  # type: ignore[union-attr]
-        return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+        newest = max(self.archs, key=arch_number)
+        return [*gencode_flags(self.archs), f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+
+
+def arch_number(arch: str) -> int:
+    """`90a` -> 90."""
+    return int(re.match(r"\d+", arch).group())  # type: ignore[union-attr]
+
+
+def gencode_flags(archs: Sequence[str]) -> list[str]:
+    """nvcc's flags for machine code. Architectures of one major version share the PTX of the oldest of them: no kernel
+    asks for the minor version, and PTX takes most of the time. An architecture with a letter has its own PTX."""
+    families: dict[str, list[str]] = {}
+    for arch in sorted(archs, key=arch_number):
+        families.setdefault(arch[:-1] if arch.isdigit() else arch, []).append(arch)
+    return [f"-gencode=arch=compute_{f[0]},code=[{','.join(f'sm_{arch}' for arch in f)}]" for f in families.values()]
 
 
 def find_torch() -> Torch:

@@ -148,6 +148,7 @@ def _group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
             (2, 65, 21, 7, -1.0),
             (1, 0, 16, 4, 0.0),
             (1, 64, 20, 1, 10.0),
+            (1, 1100, 8, 2, 0.5),  # more blocks of rows than threads that share the adding of one number
         )
     ]
 
@@ -159,6 +160,7 @@ def _update_group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
         (1, 1, 1, 8, 2),
         (2, 65, 0, 21, 7),
         (1, 130, 130, 20, 1),
+        (1, 1200, 1100, 8, 2),
     ):
         recorded = torch.randn(batch, recorded_rows, channels).to(dtype)
         packed = torch.randn(batch, rows, channels).add(0.5).to(dtype)
@@ -170,6 +172,11 @@ def _update_group_stats_samples(dtype: torch.dtype) -> list[Arguments]:
     return samples
 
 
+def _terms(weights: list[float], shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    """The recorded rows of a blend. Those of weight 0 must not be read, or must be left out: they are NaN."""
+    return [torch.randn(shape).to(dtype) if weight else torch.full(shape, torch.nan, dtype=dtype) for weight in weights]
+
+
 def _blend_rows_samples(dtype: torch.dtype) -> list[Arguments]:
     samples: list[Arguments] = []
     for batch, recorded, rows, channels, weights in (
@@ -179,9 +186,11 @@ def _blend_rows_samples(dtype: torch.dtype) -> list[Arguments]:
         (1, 5, 30, 3, [0.125] * 8),  # rows that are read more than once
         (2, 0, 0, 16, [1.0]),
         (1, 300, 290, 280, [0.25, 0.75]),
-        (2, 90, 40, 24, [0.0, 2.0, -1.0]),  # the first term is not read
+        (2, 90, 40, 24, [0.0, 2.0, -1.0]),
+        (1, 6, 7, 16, [0.0] * 7 + [1.0]),
+        (1, 6, 4, 16, [0.0, 0.0]),
     ):
-        terms = [torch.randn(batch, recorded, channels).to(dtype) for _ in weights]
+        terms = _terms(weights, (batch, recorded, channels), dtype)
         factors = torch.tensor(weights).double()
         samples.append((terms, factors, _index((rows,), 0, recorded)))
         samples.append((terms, factors, None))
@@ -198,8 +207,10 @@ def _norm_affine_samples(dtype: torch.dtype) -> list[Arguments]:
         (1, 9, 4, 300, 3, [1.0 + 1e-7]),
         (2, 90, 40, 24, 4, [0.0, 1.0, 0.0]),
         (1, 90, 40, 24, 4, [1.5, 0.0, -0.5]),
+        (2, 9, 5, 32, 2, [0.0] * 7 + [2.0]),
+        (1, 4300, 4200, 8, 2, [0.75, 0.25]),  # more blocks of rows than a CUDA block has threads that add them
     ):
-        recorded = [torch.randn(batch, recorded_rows, channels).to(dtype) for _ in blend]
+        recorded = _terms(blend, (batch, recorded_rows, channels), dtype)
         stats = [OPS["group_stats"].reference(term.double(), groups) for term in recorded]
         packed = torch.randn(batch, rows, channels).add(0.5).to(dtype)
         index = torch.randperm(recorded_rows)[:rows].sort().values.int()
