@@ -32,6 +32,11 @@ MODES = {  # mode -> the same without CUDA graphs
 }
 
 
+# Of each function: torch's own limit, 8, is soon reached where blocks of one kind share a function. Each of dense and
+# recorded passes, whole and half batches, sizes and numbers of attention heads takes one.
+MOST_GRAPHS = 64
+
+
 @dataclass(frozen=True)
 class Compilation:
     """How passes are compiled.
@@ -46,8 +51,16 @@ class Compilation:
     backend: str = "inductor"
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
+        if self.mode not in tuple(MODES):
             raise ConfigError(f"mode: got {self.mode!r}, expected {', '.join(MODES)}")
+        if not isinstance(self.regional, bool):
+            raise ConfigError(f"regional: got {self.regional!r}, expected True or False")
+        if self.backend != "inductor" and self.backend not in (known := _backends()):
+            raise ConfigError(f"backend: got {self.backend!r}, expected one of torch.compile: {', '.join(known)}")
+        if self.backend != "inductor" and self.mode != "default":
+            raise ConfigError(
+                f"mode: got {self.mode!r} with backend {self.backend!r}, expected 'default': only inductor has modes"
+            )
         if self.regional and self.replays:
             # The next block of its kind would write to the memory that a recording keeps.
             raise ConfigError(
@@ -79,6 +92,7 @@ class Compiled:
     ) -> None:
         self.name, self.compilation = name, compilation
         self._regions: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._plain = forward
         if compilation.regional:
             self._dense = self._recorded = forward
             self._compile(regions)
@@ -93,8 +107,8 @@ class Compiled:
     def _compile(self, regions: Iterable[nn.Module]) -> None:
         """Makes calls of the blocks go to the compiled function of their kind, as `block.compile()` would.
 
-        A kind is a class with the shapes of its weights: torch compiles a function for eight kinds of inputs at most,
-        and SDXL has a dozen kinds of residual blocks.
+        A kind is a class with the shapes of its weights: SDXL has a dozen kinds of residual blocks, and torch tries the
+        graphs of a function one after the other.
         """
         functions: dict[object, Callable[..., Any]] = {}
         for block in regions:
@@ -119,18 +133,29 @@ class Compiled:
         with self._in_one_graph():
             return self._recorded(*args, **kwargs)
 
+    def blocks(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a pass that is not compiled as a whole; with `regional` its blocks are."""
+        with self._in_one_graph():
+            return self._plain(*args, **kwargs)
+
     @contextmanager
     def _in_one_graph(self) -> Iterator[None]:
         """Inside, what torch.compile cannot take becomes an error of ours."""
-        from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported  # takes a second to import
+        from torch._dynamo import config  # takes a second to import
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:
-            yield
-        except (Unsupported, FailOnRecompileLimitHit) as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            with config.patch(recompile_limit=MOST_GRAPHS):
+                yield
+        except FailOnRecompileLimitHit as error:
             raise UnsupportedError(
-                f"{self.name}: torch.compile cannot take this pass in one graph ({why}): call handle.compile(None) to "
-                "run it uncompiled"
+                f"{self.name}: more than {MOST_GRAPHS} kinds of inputs came, each of which compiles anew: call "
+                "handle.compile() again to begin from none, or handle.compile(None) to run it uncompiled"
+            ) from error
+        except TorchDynamoException as error:
+            raise UnsupportedError(
+                f"{self.name}: torch.compile cannot take this pass in one graph ({_reason(error)}): call "
+                "handle.compile(None) to run it uncompiled"
             ) from error
 
     def remove(self) -> None:
@@ -143,3 +168,15 @@ class Compiled:
 
 def _call(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return block._call_impl(*args, **kwargs)
+
+
+def _reason(error: Exception) -> str:
+    """What torch says in its first line; a backend's error says there that it is one, and why in the next."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith("raised:") else lines[0]
+
+
+def _backends() -> list[str]:
+    from torch._dynamo import list_backends  # takes a second to import
+
+    return list_backends(exclude_tags=())

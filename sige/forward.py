@@ -44,7 +44,7 @@ class Forward:
 
     def uncompiled(self) -> Forward:
         """The same forward with the same taps, not compiled as a whole; its blocks stay as they are."""
-        return Forward(self.plain, self.taps)
+        return Forward(self.plain if self._compiled is None else self._compiled.blocks, self.taps)
 
     def dense(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a dense pass."""

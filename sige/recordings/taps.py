@@ -103,8 +103,12 @@ class Taps:
                 tap.rows = tap.sums = None
 
     def collect(self) -> ComponentRecording:
-        """What the taps have kept of this pass; a layer that did not run has kept nothing."""
-        rows = {key: tap.rows for key, tap in self._taps.items() if tap.rows is not None}
+        """What the taps have kept of this pass; a layer that did not run has kept nothing.
+
+        Compiled code may leave rows as a slice of a concatenation, because torch keeps no more than the order of their
+        strides. Packed ops read contiguous rows, so such a slice is copied.
+        """
+        rows = {key: tap.rows.contiguous() for key, tap in self._taps.items() if tap.rows is not None}
         return ComponentRecording(rows, {key: tap.sums for key, tap in self._taps.items() if tap.sums is not None})
 
 

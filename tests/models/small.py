@@ -1,4 +1,4 @@
-"""The smallest UNet that has every kind of layer: two levels, one transformer in each block of the lower one."""
+"""The smallest UNets: two levels with every kind of layer, and one level with a transformer in the middle block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 
 from tests.models.tiny import sd15
 
-__all__ = ["small_unet"]
+__all__ = ["one_level_unet", "small_unet"]
 
 
 def small_unet(**changes: Any) -> UNet2DConditionModel:
@@ -21,3 +21,8 @@ def small_unet(**changes: Any) -> UNet2DConditionModel:
         "attention_head_dim": 2,
     }
     return sd15(**{**config, **changes})
+
+
+def one_level_unet(**changes: Any) -> UNet2DConditionModel:
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    return small_unet(**{"block_out_channels": (8,), **blocks, **changes})
