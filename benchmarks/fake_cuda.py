@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
 from sige.files import atomic_write
+from sige.ops import Backend, backends
+from sige.packed import attention
 from sige.profiling import Subject, build
 
 __all__ = ["DEVICE", "GuardError", "build_fake", "fake_cuda"]
@@ -45,7 +48,15 @@ class GuardError(Exception):
 def fake_cuda() -> Iterator[None]:
     """Inside, tensors are fake, and those on `cuda:0` take the way that real ones take on a GPU."""
     register_guard()
-    with FakeTensorMode(allow_non_fake_inputs=True), OneKernelAttention(), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), OneKernelAttention(), native_ops(), torch.no_grad():
+        yield
+
+
+@contextmanager
+def native_ops() -> Iterator[None]:
+    """Inside, attention takes the way that it takes on a GPU with our CUDA library, which a CPU build lacks."""
+    others = tuple(backend for backend in backends() if backend.device != "CUDA")
+    with patch.object(attention, "backends", lambda: (*others, Backend("CUDA", True, ""))):
         yield
 
 

@@ -12,6 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.launch_plans import (
+    FULL_GRID,
+    attention_plan,
+    product_plan,
+    takes_row_product,
+    takes_tensor_attention,
+)
 from benchmarks.op_log import OpCall, Operand
 
 __all__ = ["RULES", "Kernel", "LaunchError", "kernels_of"]
@@ -34,6 +41,8 @@ class Kernel:
     flops: int = 0
     product: tuple[int, int, int] | None = None  # rows, columns and depth of a matrix product
     attention: tuple[int, int, int, int] | None = None  # batch * heads, queries, keys, head size
+    clocks: float = 0.0  # of row_product, as its plan estimates them
+    attended: int = 0  # FLOPs of block_attention in whole waves of full blocks
 
 
 Rule = Callable[[OpCall], list[Kernel]]
@@ -78,25 +87,64 @@ def _copy_rows(kind: str) -> Rule:
 
 
 def sparse_conv2d(call: OpCall) -> list[Kernel]:
-    """activate_rows if it pays; then for each chunk fill_out if there is something to add, gather, addmm."""
-    packed, recorded, index, weight = (call[name] for name in ("packed", "recorded", "index", "weight"))
-    batch, fresh, channels = packed.shape
-    outputs, taps = index.shape
-    element, source_rows = packed.dtype.itemsize, fresh + recorded.shape[1]
-    source = batch * source_rows * channels * element
+    """activate_rows if it pays; then row_product through the map, or the chunks."""
+    packed, recorded, index = (call[name] for name in ("packed", "recorded", "index"))
+    source = packed.shape[0] * (packed.shape[1] + recorded.shape[1]) * packed.shape[2] * packed.dtype.itemsize
     transforms = call["scale"] is not None or call["activation"] != 0
     kernels = []
-    if transforms and source_rows < outputs * taps:
+    if transforms and packed.shape[1] + recorded.shape[1] < index.numel:
         kernels.append(Kernel("convolution: norm and SiLU", 2 * source))
-    for rows in conv_chunks(batch * outputs, taps * channels * element, call["chunk_rows"]):
-        out, matrix = rows * weight.shape[0] * element, rows * taps * channels * element
-        starts = call["bias"] is not None or call["residual"] is not None
-        if starts:
-            kernels.append(Kernel("convolution: bias, residual", out * (1 + (call["residual"] is not None))))
+        transforms = False
+    chunks = _chunks(call, source)
+    return kernels + ((None if transforms else _mapped_convolution(call, source, len(chunks))) or sum(chunks, []))
+
+
+def _mapped_convolution(call: OpCall, source: int, chunks: int) -> list[Kernel] | None:
+    """multiply_mapped: None where the chunks are faster."""
+    out, weight, taps = call.results[0], call["weight"], call["index"].shape[1]
+    rows, columns, depth = out.shape[0] * out.shape[1], weight.shape[0], weight.shape[1]
+    starts = _starts(call)
+    saved = chunks * (3 if starts else 2) - 1, 4 * rows * depth + (4 * out.numel if starts else 0)
+    if not takes_row_product(rows, columns, taps, depth // taps, out.dtype, *saved):
+        return None
+    read = min(source, rows * depth * out.dtype.itemsize) + call["index"].nbytes
+    return _row_product("convolution: product", call, read, depth)
+
+
+def _chunks(call: OpCall, source: int) -> list[list[Kernel]]:
+    """multiply_chunks: for each chunk fill_out if there is something to add, gather, addmm."""
+    weight, element = call["weight"], call.results[0].dtype.itemsize
+    batch, outputs = call.results[0].shape[:2]
+    columns, depth = weight.shape
+    taps = call["index"].shape[1]
+    chunks = []
+    for rows in conv_chunks(batch * outputs, depth * element, call["chunk_rows"]):
+        out, matrix = rows * columns * element, rows * depth * element
+        fill = Kernel("convolution: bias, residual", out * (1 + (call["residual"] is not None)))
         read = min(matrix, source * rows // (batch * outputs))
-        kernels.append(Kernel("convolution: gather", read + matrix + rows * taps * 4 // batch))
-        kernels.append(_product("convolution: product", rows, weight.shape[0], taps * channels, element, adds=starts))
-    return kernels
+        gather = Kernel("convolution: gather", read + matrix + rows * taps * 4 // batch)
+        product = _product("convolution: product", rows, columns, depth, element, adds=_starts(call))
+        chunks.append([fill, gather, product] if _starts(call) else [gather, product])
+    return chunks
+
+
+def _starts(call: OpCall) -> bool:
+    """Says whether bias or residual are added."""
+    return call["bias"] is not None or call["residual"] is not None
+
+
+def _row_product(kind: str, call: OpCall, read: int, depth: int) -> list[Kernel]:
+    """row_product, which reads `read` bytes of rows; where its plan splits the depth a second kernel adds the parts."""
+    out, weight = call.results[0], call["weight"]
+    rows, columns = out.shape[0] * out.shape[1], weight.shape[0]
+    plan = product_plan(rows, columns, depth)
+    added = sum(call[name].nbytes for name in ("bias", "residual") if call[name] is not None)
+    flops = 2 * rows * columns * depth
+    if plan.splits == 1:
+        return [Kernel(kind, read + weight.nbytes + added + out.nbytes, flops, clocks=plan.clocks)]
+    parts = 4 * plan.splits * rows * columns
+    first = Kernel(kind, read + weight.nbytes + parts, flops, clocks=plan.first_clocks)
+    return [first, Kernel(f"{kind.partition(':')[0]}: sums of splits", parts + added + out.nbytes)]
 
 
 def conv_chunks(rows: int, row_bytes: int, wanted: int) -> list[int]:
@@ -130,11 +178,12 @@ def group_stats(call: OpCall) -> list[Kernel]:
 
 
 def linear(call: OpCall) -> list[Kernel]:
-    """fill_out if there is something to add, then addmm. The engine calls it on the CPU only."""
-    rows, out = call["rows"], call.results[0]
-    starts = call["bias"] is not None or call["residual"] is not None
-    fill = [Kernel("linear: bias, residual", 2 * out.nbytes)] if starts else []
+    """row_product, or fill_out if there is something to add, and addmm."""
+    rows, out, starts = call["rows"], call.results[0], _starts(call)
     count, columns, depth = rows.shape[0] * rows.shape[1], out.shape[2], rows.shape[2]
+    if takes_row_product(count, columns, 1, depth, rows.dtype, int(starts), 4 * out.numel if starts else 0):
+        return _row_product("linear: product", call, rows.nbytes, depth)
+    fill = [Kernel("linear: bias, residual", 2 * out.nbytes)] if starts else []
     return [*fill, _product("linear: product", count, columns, depth, rows.dtype.itemsize, adds=starts)]
 
 
@@ -149,12 +198,28 @@ def scatter(call: OpCall) -> list[Kernel]:
 
 
 def block_attention(call: OpCall) -> list[Kernel]:
-    """One kernel. On CUDA the engine calls SDPA instead."""
+    """One kernel; where its plan splits the keys a second one puts the parts together."""
     query, keys, heads = call["query"], call["index"].shape[0], call["heads"]
     batch, count, channels = query.shape
     shape = batch * heads, count, keys, channels // heads
-    nbytes = 2 * query.nbytes + 2 * batch * keys * channels * query.dtype.itemsize
-    return [Kernel("self-attention", nbytes, _attention_flops(shape), attention=shape)]
+    kind, flops = _kind_of_attention(keys), _attention_flops(shape)
+    nbytes = query.nbytes + 2 * batch * keys * channels * query.dtype.itemsize
+    if not takes_tensor_attention(shape[3], query.dtype):
+        return [Kernel(kind, nbytes + query.nbytes, flops, attention=shape)]
+    plan = attention_plan(*shape)
+    attended = plan.waves * FULL_GRID * _attention_flops((1, plan.queries, plan.keys, shape[3]))
+    if plan.splits == 1:
+        return [Kernel(kind, nbytes + query.nbytes, flops, attended=attended)]
+    parts = 4 * plan.splits * batch * count * (channels + heads)
+    return [
+        Kernel(kind, nbytes + parts, flops, attended=attended),
+        Kernel("attention: sums of splits", parts + query.nbytes),
+    ]
+
+
+def _kind_of_attention(keys: int) -> str:
+    """Keys of self-attention are as many as positions; a prompt has few tokens."""
+    return "cross-attention" if keys <= MOST_TOKENS else "self-attention"
 
 
 # ---- torch's ops ----------------------------------------------------------------------------------------------------
@@ -168,11 +233,11 @@ def product(call: OpCall) -> list[Kernel]:
 
 
 def attention(call: OpCall) -> list[Kernel]:
-    """SDPA's fused kernel. Queries and keys of self-attention are as many as positions; a prompt has few tokens."""
+    """SDPA's fused kernel."""
     query, key, value = call["query"], call["key"], call["value"]
     batch, heads, count, size = query.shape
     shape = batch * heads, count, key.shape[2], size
-    kind = "cross-attention" if key.shape[2] <= MOST_TOKENS else "self-attention"
+    kind = _kind_of_attention(key.shape[2])
     return [Kernel(kind, 2 * query.nbytes + key.nbytes + value.nbytes, _attention_flops(shape), attention=shape)]
 
 
@@ -185,6 +250,11 @@ def cat(call: OpCall) -> list[Kernel]:
     """One kernel. Rows are joined along dimension 1 for attention, channels along 2 for a skip connection."""
     kind = "recorded keys and values: join" if call["dim"] == 1 else "concatenation"
     return [Kernel(kind, call.nbytes)]
+
+
+def pad(call: OpCall) -> list[Kernel]:
+    """It fills all, then copies."""
+    return [Kernel("other pointwise", call.results[0].nbytes), Kernel("other pointwise", 2 * call["self"].nbytes)]
 
 
 def index_copy(call: OpCall) -> list[Kernel]:
@@ -222,6 +292,7 @@ RULES: dict[str, Rule] = {
     "aten::addmm": product,
     "aten::arange": _pass("other pointwise"),
     "aten::cat": cat,
+    "aten::constant_pad_nd": pad,
     "aten::copy_": _pass("other pointwise"),
     "aten::index_copy": index_copy,
     "aten::index_select": _copy_rows("halo of recordings"),

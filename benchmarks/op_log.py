@@ -16,9 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sige
 
-__all__ = ["Fault", "OpCall", "OpLog", "Operand", "SyncError"]
+__all__ = ["Fault", "OpCall", "OpLog", "Operand", "SyncError", "reads_from_python"]
 
-_READS_FROM_PYTHON = "prim::"  # Python asks a fake tensor for its device: no op
 _ITEM = "aten::_local_scalar_dense"  # `.item()`, `float(tensor)`, `if tensor:`
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 _MASKS = (torch.bool, torch.uint8)
@@ -108,7 +107,7 @@ class OpLog(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        if name.startswith(_READS_FROM_PYTHON):
+        if reads_from_python(func):
             return func(*args, **kwargs)
         arguments = _by_name(func._schema, args, kwargs)
         if _waits(func, arguments):
@@ -132,6 +131,11 @@ class OpLog(TorchDispatchMode):
 
     def _add_fault(self, kind: str, op: str) -> None:
         self.faults.append(Fault(kind, op, _place()))
+
+
+def reads_from_python(func: Any) -> bool:
+    """Says whether Python only asks a fake tensor for its device."""
+    return bool(func._schema.name.startswith("prim::"))
 
 
 def _by_name(schema: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from benchmarks.fake_cuda import GuardError
 from benchmarks.harness import Row, machine, print_table, write_json
 from benchmarks.launches import Kernel, kernels_of
 from benchmarks.op_log import OpLog
-from benchmarks.steady import FORECASTS, Setting, steady_passes
+from benchmarks.steady import FORECASTS, Setting, Steady, steady_passes
 from sige.profiling import MODELS
 
-__all__ = ["H200", "Gpu", "Line", "Prediction", "budget_of", "predict"]
+__all__ = ["H200", "Gpu", "Line", "Prediction", "budget_of", "name_of", "named", "predict"]
 
 ALL = {"sdxl-base": (1, 3), "vae-decoder": (1,)}  # model -> numbers of recordings
 
@@ -37,13 +37,14 @@ class Gpu:
     product_rate: float  # FLOP/s of a bf16 product that fills the chip
     attention_rate: float  # FLOP/s of FlashAttention 2, which is what torch's SDPA runs
     bandwidth: float  # bytes/s of a kernel that only reads and writes
+    clock: float  # Hz, of the clocks that the plan of row_product counts
     launch: float  # s that a kernel costs at least, however small, where it waits for the one before it
     start: float  # s that a kernel takes beside its work: its blocks begin, and the last ones end alone
 
 
 # The data sheet of the H200 SXM says 989 TFLOP/s dense in bf16 and 4.8 TB/s. Large products reach about 80 % of the
 # former, large copies 90 % of the latter. FlashAttention 2 was made for the A100 and reaches about 400 TFLOP/s.
-H200 = Gpu("H200", 132, 790e12, 400e12, 4.3e12, 2.2e-6, 1.2e-6)
+H200 = Gpu("H200", 132, 790e12, 400e12, 4.3e12, 1.83e9, 2.2e-6, 1.2e-6)
 
 # Tiles of cuBLAS: rows, columns, and the share of the product's rate that a multiprocessor reaches with them. A small
 # tile reads its operands more often for each FLOP. The shares are estimates.
@@ -63,6 +64,7 @@ def seconds(kernel: Kernel, gpu: Gpu) -> float:
         work = max(work, product_seconds(*kernel.product, gpu))
     if kernel.attention:
         work = max(work, attention_seconds(*kernel.attention, gpu))
+    work = max(work, kernel.clocks / gpu.clock, kernel.attended / gpu.attention_rate)
     return max(work + gpu.start, gpu.launch)
 
 
@@ -162,9 +164,9 @@ def _kernels(log: OpLog) -> Iterable[Kernel]:
 # ---- the command line -----------------------------------------------------------------------------------------------
 
 
-def name_of(model: str, recordings: int) -> str:
+def name_of(model: str, recordings: int, graph: bool = False) -> str:
     """The name of a pass in tables and budgets."""
-    return f"{model}, {recordings} recording{'s' if recordings > 1 else ''}"
+    return f"{model}, {recordings} recording{'s' if recordings > 1 else ''}{', graph' if graph else ''}"
 
 
 def passes(options: argparse.Namespace) -> dict[str, OpLog]:
@@ -174,7 +176,15 @@ def passes(options: argparse.Namespace) -> dict[str, OpLog]:
         counts = (options.terms,) if options.terms else ALL.get(model, (1,))
         setting = Setting(model, options.size, options.ratio, options.dilation)
         found = steady_passes(setting, counts)
-        logs |= {name_of(model, count): log for count, log in found.items()}
+        logs |= named(model, found)
+    return logs
+
+
+def named(model: str, passes: dict[int, Steady]) -> dict[str, OpLog]:
+    """The logs by the names of tables and budgets: the pass, and what a CUDA graph replays of it."""
+    logs: dict[str, OpLog] = {}
+    for count, steady in passes.items():
+        logs |= {name_of(model, count): steady.layers, name_of(model, count, graph=True): steady.graph}
     return logs
 
 

@@ -239,8 +239,12 @@ def _cpu_variants() -> dict[str, tuple[str, ...]]:
 
 
 def _op_objects(build: NinjaFile, torch: Torch, tag: str, defines: list[str], optimise: list[str]) -> list[Path]:
-    flags = ["-std=c++20", *optimise, *COMMON, TORCH_TARGET, *defines, f"-I{CSRC}", *torch.include_flags]
+    flags = _op_flags(torch, defines, optimise)
     return [build.compile("cxx", CSRC / f"{op}_op.cpp", tag, flags) for op in OPS]
+
+
+def _op_flags(torch: Torch, defines: list[str], optimise: list[str]) -> list[str]:
+    return ["-std=c++20", *optimise, *COMMON, TORCH_TARGET, *defines, f"-I{CSRC}", *torch.include_flags]
 
 
 def _torch_link_flags(build: NinjaFile, torch: Torch, *names: str) -> list[str]:
@@ -297,7 +301,9 @@ def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: boo
     objects = [build.compile("cxx", CSRC / f"{kernel}.cu", "shim", flags) for kernel in CUDA_KERNELS]
     own = ("cuda_shim.cpp", "tensor_core_check.cu", "row_product_check.cpp")
     objects += [build.compile("cxx", shim / name, "shim", flags) for name in own]
-    objects += _op_objects(build, torch, "shim", ["-DSIGE_CUDA_SHIM"], optimise)
+    for_ops = ["-DSIGE_CUDA_SHIM"]
+    objects.append(build.compile("cxx", shim / "launch_plans_check.cpp", "shim", _op_flags(torch, for_ops, optimise)))
+    objects += _op_objects(build, torch, "shim", for_ops, optimise)
     link = _torch_link_flags(build, torch, "torch_cpu")
     build.link(objects, target, [*link, *(["-fsanitize=address,undefined"] if sanitize else [])])
 

@@ -84,7 +84,7 @@ def pack(
 ) -> Features:
     """The packed rows of an image-like tensor: its values at the active positions."""
     size = sample_size(dense)
-    rows = dense.flatten(2).index_select(2, layout.positions(size)).transpose(1, 2).contiguous()  # [B, N, C]
+    rows = dense.flatten(2).transpose(1, 2).index_select(1, layout.positions(size))  # [B, N, C]
     return Features(rows, size)
 
 

@@ -29,7 +29,7 @@ from sige.programs.program import Program, last_reads, run_lines
 from sige.programs.trace import BLEND, LISTS, READ, READS, Line, TraceError
 from sige.recordings import ComponentRecording
 
-__all__ = ["Body", "Capture", "Replay", "capture_on_cuda"]
+__all__ = ["Body", "Capture", "Replay", "capture_on_cuda", "split"]
 
 Body = Callable[[], list[Tensor]]
 Capture = Callable[[Body], tuple[list[Tensor], Callable[[], None]]]  # -> results, and what writes them anew
@@ -54,7 +54,7 @@ class Replay:
     def __init__(self, program: Program, arena: Arena, size: Hashable, capture: Capture) -> None:
         self.program = program
         self._arena, self._size, self._capture = arena, size, capture
-        self._settled, self.body = _split(program)
+        self._settled, self.body = split(program)
         read = {slot for line in self.body for slot in line.reads}
         self._reads: dict[int, Slot] = _recorded(program, self._settled)
         made = {slot for line in self._settled for slot in line.fills} - self._reads.keys()
@@ -134,7 +134,7 @@ def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return len(some) == len(others) and all(map(is_, some, others))
 
 
-def _split(program: Program) -> tuple[list[Line], list[Line]]:
+def split(program: Program) -> tuple[list[Line], list[Line]]:
     """The lines that read nothing but recordings and the region, and all others."""
     varies = {BLEND, *program.paths, *(slot for pair in program.projectors for slot in pair)}
     written = {slot for line in program.lines for slot in line.writes}
