@@ -54,7 +54,7 @@ class Code:
 
 
 def test_a_recorded_pass_launches_little_more_than_a_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More are the sums, a call for each norm, half a kernel for each probe: ."""
+    """More are the sums, a call for each norm, half a kernel for each probe: 78 in place of 59, with 15."""
     monkeypatch.setattr(AsyncCompile, "cpp_pybinding", lambda *_: lambda *_: None)
     call, recording = Call(one_level_unet()), Recording()
     with sige.enable(call.unet) as handle:
