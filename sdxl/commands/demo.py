@@ -53,7 +53,8 @@ class Timed:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, or 2 after one line that says what the user can mend."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
-    keep_freed_memory()
+    if arguments is None:  # a process of our own
+        keep_freed_memory()
     return run(_demo, _parse, arguments)
 
 

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     settings = None
     escape_logs()
-    keep_freed_memory()
+    if arguments is None:  # a process of our own
+        keep_freed_memory()
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # on import it warns of packages that we do not need
     escape_logs()
-    keep_freed_memory()
+    if arguments is None:  # a process of our own
+        keep_freed_memory()
     try:
         options = _parser().parse_args(arguments)
         from sdxl.training.plan import load_plan

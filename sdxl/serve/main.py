@@ -35,7 +35,8 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 after one line that says what the user can mend; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    keep_freed_memory()
+    if arguments is None:  # a process of our own
+        keep_freed_memory()
     return run_command(_serve, _parse, arguments, interrupted="stopped")
 
 
