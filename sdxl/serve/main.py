@@ -128,7 +128,10 @@ def _serve(given: Namespace) -> None:
             timeout_keep_alive=15,
             timeout_graceful_shutdown=5,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        running = uvicorn.Server(config)
+        running.run(sockets=[listening])
+        if running.started:  # only a signal ends it; the interrupt of a busy moment gets lost on its way here
+            raise KeyboardInterrupt
     finally:
         listening.close()
 
