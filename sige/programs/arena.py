@@ -54,6 +54,7 @@ class Arena:
     """The tensors of one component; regions share them, inputs of other sizes do not."""
 
     def __init__(self) -> None:
+        self.fills = 0  # how often a tensor was filled: as long as it stays, so does what all of them hold
         self._held: dict[tuple[Slot, Hashable], Held] = {}
 
     def read(self, slot: Slot, size: Hashable, recorded: BlendedComponent) -> Tensor:
@@ -65,6 +66,7 @@ class Arena:
             source = recorded.read(kind, term, key)
             held = held or self._held.setdefault((slot, size), Held(like(source)))
             held.fill(part, source)
+            self.fills += 1
         return held.tensor
 
     def check(self) -> bool:

@@ -17,10 +17,11 @@ from sige.models.component import sample_size
 from sige.packed.buckets import LEAST, STEPS, bucket
 from sige.packed.features import PackedPass
 from sige.packed.layout import Layout
-from sige.passes import names_read
+from sige.packed.prompt import PromptKeys
+from sige.passes import Packing, names_read
 from sige.programs import Programs, shelf
 from sige.programs.replay import Body, Replay
-from sige.recordings import Patch
+from sige.recordings import Blend, Patch
 from tests.models.call import Call
 from tests.models.devices import every_device, on_a_gpu
 from tests.models.state import fresh
@@ -152,6 +153,25 @@ def test_other_recordings_weights_and_regions_move_no_tensor(
         assert emulator.captured == 1
         expected = [by_padded_layers(monkeypatch, lambda case=case: edit(*case)) for case in cases]  # type: ignore[misc]
     assert all(map(torch.equal, got, expected))
+
+
+def test_graphs_that_take_turns_on_one_arena_read_their_own_recordings(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy's passes read one recording, then two, then the first again, all in one context."""
+    made = fresh("sd15")
+    x = made.input(9)
+    with sige.enable(made.model) as handle:
+        first, second = record(made, handle, (1, 2))
+        packing = Packing(made.rectangle(2, 3, 4, 3), True, PromptKeys())
+        alone, both = Blend.of([(first, 1.0)]), Blend.of([(second, 1.25), (first, -0.25)])
+        turns = [alone] * 3 + [both] * 3 + [alone, both, alone]
+        read = iter([*turns, alone, both])
+        with handle._claimed("edit", handle.attachments, lambda call: packing.packed(call, next(read))):
+            got = [made.call(x) for _ in turns]
+            assert len(attachment(made).programs.graphs) == 2
+            expected = [by_padded_layers(monkeypatch, lambda: made.call(x)) for _ in (alone, both)]
+    assert all(torch.equal(output, expected[blend is both]) for output, blend in zip(got, turns, strict=True))
 
 
 class Calls(TorchDispatchMode):
