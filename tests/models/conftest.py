@@ -6,7 +6,9 @@ import diffusers
 import pytest
 import torch
 
+from sige.programs import shelf
 from tests.models import devices
+from tests.models.emulator import Emulator
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,3 +41,11 @@ def quiet() -> Iterator[None]:
     diffusers.utils.logging.set_verbosity_error()
     yield
     diffusers.utils.logging.set_verbosity(before)
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    made = Emulator()
+    monkeypatch.setenv("SIGE_PROGRAMS", "1")
+    monkeypatch.setattr(shelf, "captures", lambda sample: made)
+    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,59 +12,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sige
 from sige import ConfigError, Recording, Region
-from sige.models.component import sample_size
-from sige.packed.buckets import LEAST, STEPS, bucket
-from sige.packed.features import PackedPass
-from sige.packed.layout import Layout
 from sige.packed.prompt import PromptKeys
-from sige.passes import Packing, names_read
-from sige.programs import Programs, shelf
+from sige.passes import Packing
+from sige.programs import shelf
 from sige.programs.replay import Body, Replay
 from sige.recordings import Blend, Patch
 from tests.models.call import Call
 from tests.models.devices import every_device, on_a_gpu
+from tests.models.emulator import Emulator, by_padded_layers
 from tests.models.state import fresh
 from tests.models.test_programs import Weights, attachment, every_blend, every_choice, layer_by_layer, record
 from tests.models.tiny import Case, every_case, sd15
-
-every_unet = pytest.mark.parametrize("case", ["sdxl-base", "sdxl-refiner", "sdxl-inpainting", "sd15", "sd21"])
-
-
-class Emulator:
-    """Captures as CUDA does, as far as a CPU can: the same lines run again, and results are written where they were."""
-
-    def __init__(self) -> None:
-        self.captured = self.replayed = 0
-
-    def __call__(self, body: Body) -> tuple[list[Tensor], Callable[[], None]]:
-        results = body()
-        self.captured += 1
-
-        def again() -> None:
-            self.replayed += 1
-            for old, new in zip(results, body(), strict=True):
-                old.copy_(new)
-
-        return results, again
-
-
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    made = Emulator()
-    monkeypatch.setenv("SIGE_PROGRAMS", "1")
-    monkeypatch.setattr(shelf, "captures", lambda sample: made)
-    return made
-
-
-def by_padded_layers(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Tensor]) -> Tensor:
-    """The result layer by layer, with the padding that graphs have: products of other sizes may round otherwise."""
-
-    def layers(self: Programs, packed: Any, module: Any, arguments: Any, packed_pass: PackedPass) -> Tensor:
-        return packed(arguments, replace(packed_pass, layout=packed_pass.layout.padded))  # type: ignore[no-any-return]
-
-    with monkeypatch.context() as changed:
-        changed.setattr(Programs, "run", layers)
-        return run()
 
 
 def the_graph(case: Case) -> Replay:
@@ -223,71 +180,6 @@ def test_two_steps_call_the_same_ops_with_the_same_numbers(
     assert len(steps) == 2
     assert len(steps[0]) > 100
     assert steps[0] == steps[1]
-
-
-# ---- regions of about the same size ---------------------------------------------------------------------------------
-
-
-def holed(case: Case, holes: int) -> Region:
-    """A rectangle with some holes of one position each."""
-    region = case.rectangle(1, 2, 9, 9)
-    for hole in range(holes):
-        region = region - case.rectangle(5, 3 + 2 * hole, 1, 1)
-    return region
-
-
-@every_unet
-def test_one_graph_serves_regions_of_about_the_same_size(
-    case: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = fresh(case)
-    x = made.input(9)
-    with sige.enable(made.model) as handle:
-        record(made, handle, (1,))
-        # What all levels ask for differs among these regions; padded, less of it does.
-        regions = [holed(made, holes) for holes in (2, 2, 2, 2, 3, 4)]
-
-        def edit(region: Region) -> Tensor:
-            with handle.edit(region):
-                return made.call(x)
-
-        got = [edit(region) for region in regions]
-        graphs = attachment(made).programs.graphs
-        names = names_read(attachment(made).component(), sample_size(x))
-        expected = [layer_by_layer(monkeypatch, lambda region=region: edit(region)) for region in regions]  # type: ignore[misc]
-    plain, padded = (
-        {tuple(Layout(region, x.device).read(replace(name, padded=pads)).shape for name in names) for region in regions}
-        for pads in (False, True)
-    )
-    assert len(plain) > 1
-    assert len(padded) < len(plain)
-    assert 1 <= len(graphs) <= len(padded)
-    assert emulator.replayed > emulator.captured
-    assert all(map(torch.equal, got, expected))
-
-
-@every_case
-@every_blend
-def test_padding_changes_no_bit(case: str, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fresh(case)
-    x, region = made.input(9), holed(made, 3)
-    with sige.enable(made.model) as handle:
-        terms = list(zip(record(made, handle, (1, 2, 3)), weights, strict=False))
-
-        def edit() -> Tensor:
-            with handle.edit(region, blend=terms):
-                return made.call(x)
-
-        plain = layer_by_layer(monkeypatch, edit)
-        assert torch.equal(by_padded_layers(monkeypatch, edit), plain)
-
-
-def test_lengths_of_the_grid_are_near_and_few() -> None:
-    lengths = [bucket(count) for count in range(5000)]
-    assert all(0 <= length - count <= max(count / STEPS, LEAST - 1) for count, length in enumerate(lengths))
-    assert lengths == sorted(lengths)
-    assert len(set(lengths)) < 70
-    assert [bucket(length) for length in lengths] == lengths
 
 
 # ---- what a graph reads ---------------------------------------------------------------------------------------------
