@@ -24,7 +24,7 @@ from benchmarks.harness import Row
 from benchmarks.passes import FORECASTS, call, centred, edited, tensor_of
 from sige.dtypes import named_dtype
 from sige.profiling import Candidate, Subject, Timing, build, interleaved
-from sige.programs.replay import capture_on_cuda
+from sige.programs.replay import CudaCapture
 
 __all__ = ["DENSE", "PARTS", "Plan", "dense_table", "shares", "shown"]
 
@@ -198,7 +198,7 @@ def _captured(way: Way, sample: Tensor) -> Way:
     def body() -> list[Tensor]:
         return [tensor_of(way(held))]
 
-    (result,), again = capture_on_cuda(body)
+    (result,), again = CudaCapture()(body)
 
     def run(sample: Tensor) -> Tensor:
         held.copy_(sample)

@@ -70,15 +70,13 @@ void row_product(const RowProductParams& params) { SIGE_CALL_VARIANT(row_product
 void block_attention(const BlockAttentionParams& params) { SIGE_CALL_VARIANT(block_attention, params); }
 
 bool prefers_row_product() {
-  static const bool prefers = [] {
-    if (const char* wanted = std::getenv("SIGE_PRODUCT"); wanted && *wanted) return !std::strcmp(wanted, "own");
+  if (const char* wanted = std::getenv("SIGE_PRODUCT"); wanted && *wanted) return !std::strcmp(wanted, "own");
 #if defined(__x86_64__)
-    return choose_cpu_variant() != CpuVariant::kPortable && __builtin_cpu_is("amd");
-#else
-    return false;
-#endif
-  }();
+  static const bool prefers = choose_cpu_variant() != CpuVariant::kPortable && __builtin_cpu_is("amd");
   return prefers;
+#else
+  return false;
+#endif
 }
 
 }  // namespace cpu

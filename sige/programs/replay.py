@@ -29,23 +29,33 @@ from sige.programs.program import Program, last_reads, run_lines
 from sige.programs.trace import BLEND, LISTS, READ, READS, Line, TraceError
 from sige.recordings import ComponentRecording
 
-__all__ = ["Body", "Capture", "Replay", "capture_on_cuda", "split"]
+__all__ = ["Body", "Capture", "CudaCapture", "Replay", "split"]
 
 Body = Callable[[], list[Tensor]]
 Capture = Callable[[Body], tuple[list[Tensor], Callable[[], None]]]  # -> results, and what writes them anew
 
 
-def capture_on_cuda(body: Body) -> tuple[list[Tensor], Callable[[], None]]:
-    """Captures the body as a CUDA graph. Before, it runs once on another stream: libraries set themselves up."""
-    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        body()
-    current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        results = body()
-    return results, graph.replay
+class CudaCapture:
+    """Captures bodies as CUDA graphs.
+
+    What lives inside one graph only shares memory with the others: no two run at a time. Results keep their own.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, body: Body) -> tuple[list[Tensor], Callable[[], None]]:
+        """Captures the body. Before, it runs once on another stream: libraries set themselves up."""
+        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            body()
+        current.wait_stream(side)
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            results = body()
+        return results, graph.replay
 
 
 class Replay:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from sige.packed.features import PackedPass
 from sige.programs.arena import Arena
 from sige.programs.arguments import as_tensors, shape_of
 from sige.programs.program import Packed, Program, traced
-from sige.programs.replay import Capture, Replay, capture_on_cuda
+from sige.programs.replay import Capture, CudaCapture, Replay
 from sige.programs.trace import TraceError
 
 __all__ = ["Programs"]
@@ -44,6 +44,7 @@ class Programs:
         self._kinds: OrderedDict[Hashable, Kind] = OrderedDict()
         self._replays: OrderedDict[int, Replay] = OrderedDict()  # by the program's id; each holds its program
         self._arena = Arena()
+        self._capture: Capture | None = None  # of all graphs
 
     def clear(self) -> None:
         """Forgets every program: weights or modules have changed."""
@@ -60,7 +61,7 @@ class Programs:
     def forget_graphs(self) -> None:
         """Forgets every graph and what it read."""
         self._replays.clear()
-        self._arena = Arena()
+        self._arena, self._capture = Arena(), None
         self.why_no_graph = ""
 
     def run(self, packed: Packed, module: nn.Module, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:
@@ -94,13 +95,14 @@ class Programs:
     def _run(self, program: Program, arguments: dict[str, Any], packed_pass: PackedPass) -> Tensor:  # [B, N, C_out]
         """Runs the program, as a graph where there can be one."""
         sample = arguments["sample"]
-        capture = captures(sample)
-        if capture is None or self.why_no_graph:
+        new_capture = captures(sample)
+        if new_capture is None or self.why_no_graph:
             return program.run(arguments, packed_pass)
+        self._capture = self._capture or new_capture()
         try:
             replay = self._replays.get(id(program))
             if replay is None:
-                replay = Replay(program, self._arena, shape_of({"sample": sample}), capture)
+                replay = Replay(program, self._arena, shape_of({"sample": sample}), self._capture)
             output = replay.run(arguments, packed_pass)
         except (TraceError, RuntimeError) as error:
             self.forget_graphs()
@@ -151,12 +153,12 @@ def _pays_after(sample: Tensor) -> int | None:
     return PAYS_AFTER if sample.device.type == "cpu" else 1
 
 
-def captures(sample: Tensor) -> Capture | None:
-    """How programs on this device are captured; None where they are not. `SIGE_GRAPH` is `auto`, or `0` for never."""
+def captures(sample: Tensor) -> Callable[[], Capture] | None:
+    """What makes captures on this device; None where there are no graphs. `SIGE_GRAPH` is `auto`, or `0` for never."""
     said = os.environ.get("SIGE_GRAPH", "auto")
     if said not in ("auto", "0"):
         raise ConfigError(f"SIGE_GRAPH: got {said!r}, expected auto, or 0 for never")
-    return capture_on_cuda if said == "auto" and sample.is_cuda else None
+    return CudaCapture if said == "auto" and sample.is_cuda else None
 
 
 def _key(arguments: dict[str, Any], packed_pass: PackedPass) -> Hashable:

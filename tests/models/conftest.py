@@ -47,5 +47,5 @@ def quiet() -> Iterator[None]:
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Emulator:
     made = Emulator()
     monkeypatch.setenv("SIGE_PROGRAMS", "1")
-    monkeypatch.setattr(shelf, "captures", lambda sample: made)
+    monkeypatch.setattr(shelf, "captures", lambda sample: lambda: made)
     return made

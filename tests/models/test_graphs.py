@@ -15,7 +15,7 @@ from sige import ConfigError, Recording, Region
 from sige.packed.prompt import PromptKeys
 from sige.passes import Packing
 from sige.programs import shelf
-from sige.programs.replay import Body, Replay
+from sige.programs.replay import Body, Capture, Replay
 from sige.recordings import Blend, Patch
 from tests.models.call import Call
 from tests.models.devices import every_device, on_a_gpu
@@ -51,7 +51,7 @@ def test_a_graph_returns_what_the_layers_return_bit_for_bit(
         blend = list(zip(recordings, weights, strict=False))
         with handle.edit(region, blend=blend, exact_statistics=exact):
             inputs = [made.input(seed, batch) for seed in (4, 5, 6, 7, 8)]
-            expected = [layer_by_layer(monkeypatch, lambda x=x: made.call(x)) for x in inputs]  # type: ignore[misc]
+            expected = [by_padded_layers(monkeypatch, lambda x=x: made.call(x)) for x in inputs]  # type: ignore[misc]
             got = [made.call(x) for x in inputs]
         assert len(attachment(made).programs.graphs) == 1, attachment(made).programs.why_no_graph
     assert (emulator.captured, emulator.replayed) == (1, 3)
@@ -75,7 +75,7 @@ def test_a_cuda_graph_returns_what_the_layers_return_bit_for_bit(
         for region in places:
             with handle.edit(region, blend=blend, exact_statistics=exact):
                 inputs = [made.input(seed, batch) for seed in (4, 5, 6, 7, 8)]
-                expected = [layer_by_layer(monkeypatch, lambda x=x: made.call(x)) for x in inputs]  # type: ignore[misc]
+                expected = [by_padded_layers(monkeypatch, lambda x=x: made.call(x)) for x in inputs]  # type: ignore[misc]
                 got = [made.call(x) for x in inputs]
             assert all(map(torch.equal, got, expected))
         assert attachment(made).programs.graphs, attachment(made).programs.why_no_graph
@@ -169,7 +169,7 @@ def test_two_steps_call_the_same_ops_with_the_same_numbers(
 
         return results, again_logged
 
-    monkeypatch.setattr(shelf, "captures", lambda sample: logged)
+    monkeypatch.setattr(shelf, "captures", lambda sample: lambda: logged)
     with sige.enable(made.model) as handle:
         recordings = record(made, handle, (1, 2, 3))
         regions = made.rectangle(4, 4, 4, 4), made.rectangle(8, 4, 4, 4)
@@ -207,7 +207,7 @@ def test_another_prompt_another_time_and_other_residuals_are_read(
             cases = [(5, 1), (5, 1), (5, 1), (700, 2), (30, 3)]
             got = [run(*case) for case in cases]
             assert emulator.replayed == 3
-            expected = [layer_by_layer(monkeypatch, lambda case=case: run(*case)) for case in cases]  # type: ignore[misc]
+            expected = [by_padded_layers(monkeypatch, lambda case=case: run(*case)) for case in cases]  # type: ignore[misc]
     assert all(map(torch.equal, got, expected))
     assert not torch.equal(got[3], got[4])
 
@@ -251,7 +251,7 @@ def test_a_recording_that_was_written_to_between_edits_is_read_anew(
             rows.mul_(1.25)
         after = edit()
         assert emulator.replayed == 2
-        assert torch.equal(after, layer_by_layer(monkeypatch, edit))
+        assert torch.equal(after, by_padded_layers(monkeypatch, edit))
     assert not torch.equal(before, after)
 
 
@@ -261,16 +261,19 @@ def test_what_cannot_be_captured_runs_as_a_program_and_says_why(
     def refuse(body: Body) -> tuple[list[Tensor], Callable[[], None]]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(shelf, "captures", lambda sample: refuse)
+    monkeypatch.setattr(shelf, "captures", lambda sample: lambda: refuse)
     made = fresh("sd15")
     with sige.enable(made.model) as handle:
         record(made, handle, (1,))
         with handle.edit(made.rectangle(2, 3, 4, 3)):
             outputs = [made.call(made.input(2)) for _ in range(4)]
-        programs = attachment(made).programs
-        assert "not permitted" in programs.why_no_graph
-        assert (len(programs.programs), programs.graphs) == (1, [])
-    assert all(torch.equal(outputs[0], output) for output in outputs)
+            programs = attachment(made).programs
+            assert "not permitted" in programs.why_no_graph
+            assert (len(programs.programs), programs.graphs) == (1, [])
+            padded = by_padded_layers(monkeypatch, lambda: made.call(made.input(2)))
+            plain = layer_by_layer(monkeypatch, lambda: made.call(made.input(2)))
+    expected = [padded, padded, padded, plain]  # padding ends with the hope for a graph
+    assert all(map(torch.equal, outputs, expected))
 
 
 def test_changed_modules_end_a_graph_and_free_what_it_held(emulator: Emulator) -> None:
@@ -302,6 +305,30 @@ def test_the_last_eight_graphs_are_kept_and_regions_share_what_was_recorded(emul
             sizes.append(programs.nbytes)
         assert len(programs.graphs) == 8
     assert set(sizes) == {sizes[0]}
+
+
+def test_all_graphs_of_a_component_share_one_capture_and_its_memory(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_captures: list[int] = []
+
+    def new_capture() -> Capture:
+        made_captures.append(emulator.captured)
+        return emulator
+
+    monkeypatch.setattr(shelf, "captures", lambda sample: new_capture)
+    made = fresh("sd15")
+    with sige.enable(made.model) as handle:
+        record(made, handle, (1,))
+        for height in (2, 9):
+            with handle.edit(made.rectangle(0, 0, height, 9)):
+                for _ in range(3):
+                    made.call(made.input(2))
+        assert (emulator.captured, made_captures) == (2, [0])
+        attachment(made).programs.forget_graphs()
+        with handle.edit(made.rectangle(0, 0, 2, 9)):
+            made.call(made.input(2))
+    assert made_captures == [0, 2]
 
 
 def test_a_wrong_setting_costs_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
