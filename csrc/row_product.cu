@@ -13,11 +13,11 @@ namespace {
 // Kernels
 // ---------------------------------------------------------------------------------------------------------------
 
+// The column tiles of all layers lie side by side; layer_tiles of them belong to one.
 struct WorkGrid {
   int64_t row_tiles;  // neighbours share the weights, which come from memory; the rows stay in the L2 cache
-  int64_t column_tiles;  // of all layers, which lie side by side
-  int64_t layer_tiles;   // of one layer
-  int64_t blocks;        // row_tiles * column_tiles * splits
+  int64_t column_tiles, layer_tiles;
+  int64_t blocks;  // row_tiles * column_tiles * splits
 };
 
 // The parameters of one layer: the first layer there is the one.

@@ -70,7 +70,8 @@ inline bool prefers_mapped_product(const MappedProductParams& p, const SavedWork
   constexpr double kLaunch = 3e-6;            // seconds from one small kernel's start to the next one's
   constexpr double kBytesPerSecond = 2.5e12;  // of a gather whose data stays in the L2 cache
   const double lost = generation >= 10 ? 2.6e-15 : generation == 9 ? 1.6e-15 : 0.7e-15;  // seconds per product
-  const double products = static_cast<double>(p.rows * p.columns * p.layers) * static_cast<double>(p.taps * p.source.channels);
+  const double products =
+      static_cast<double>(p.rows * p.columns * p.layers) * static_cast<double>(p.taps * p.source.channels);
   return products * lost <=
          static_cast<double>(saved.launches) * kLaunch + static_cast<double>(saved.bytes) / kBytesPerSecond;
 }

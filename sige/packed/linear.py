@@ -50,7 +50,9 @@ def linear_each(
     return ops.linear_stack(rows.contiguous(), *stack).unbind()
 
 
-def _stack(layers: Sequence[nn.Module]) -> tuple[list[Tensor], list[Tensor]] | None:  # [C_out, C] and [C_out] each
+def _stack(
+    layers: Sequence[nn.Module],
+) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:  # [C_out, C] and [C_out] each
     """The weights and biases that the op takes: of plain layers of one shape, with a bias each or none at all."""
     plain = [layer for layer in layers if is_plain(layer)]
     if len(plain) < len(layers) or len(plain) > ops.MOST_LAYERS:

@@ -3,8 +3,8 @@
 
 #define SIGE_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Pointers as in MappedProductParams; sizes: N, M, C, N_out, T, C_out, B, bias_stride, layers. The layers' weights lie one
-// after the other, and so do their biases.
+// Pointers as in MappedProductParams; sizes: N, M, C, N_out, T, C_out, B, bias_stride, layers. The layers' weights lie
+// one after the other, and so do their biases.
 SIGE_EXPORT void sige_row_product(const void* const* pointers, void* out, float* partials, const int64_t* sizes,
                                   int32_t dtype, int32_t tile, int32_t splits) {
   using namespace sige;
