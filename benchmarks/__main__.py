@@ -9,6 +9,7 @@ from pathlib import Path
 OPS = (
     "gather",
     "linear",
+    "linear_stack",
     "geglu_rows",
     "time_table",
     "sparse_conv2d",

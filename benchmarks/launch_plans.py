@@ -64,42 +64,53 @@ class ProductPlan:
 
 
 @functools.cache
-def product_plan(rows: int, columns: int, depth: int, multiprocessors: int = MULTIPROCESSORS) -> ProductPlan:
-    """plan_product: the plan of least estimated time for [rows, depth] times [depth, columns]."""
+def product_plan(
+    rows: int, columns: int, depth: int, multiprocessors: int = MULTIPROCESSORS, layers: int = 1
+) -> ProductPlan:
+    """plan_product: the plan of least estimated time for [rows, depth] times [depth, columns], by each layer."""
     best: ProductPlan | None = None
     for number, (_, _, tile_depth, _) in enumerate(TILES):
         steps = ceil_div(depth, tile_depth)
         for wanted in range(1, MOST_SPLITS + 1):
             in_split = ceil_div(steps, wanted)
             splits = ceil_div(steps, in_split)
-            if wanted > 1 and (in_split < FEWEST_STEPS or splits * rows * columns > MOST_PARTIALS):
+            if wanted > 1 and (in_split < FEWEST_STEPS or splits * rows * columns * layers > MOST_PARTIALS):
                 break
-            plan = _timed(number, rows, columns, in_split, splits, multiprocessors)
+            plan = _timed(number, rows, columns, in_split, splits, multiprocessors, layers)
             best = plan if best is None or plan.clocks < best.clocks else best
     assert best is not None
     return best
 
 
-def _timed(number: int, rows: int, columns: int, steps: int, splits: int, multiprocessors: int) -> ProductPlan:
+def _timed(
+    number: int, rows: int, columns: int, steps: int, splits: int, multiprocessors: int, layers: int
+) -> ProductPlan:
     """product_clocks: waves of blocks, then the second kernel."""
     high, wide, depth, rate = TILES[number]
-    rounds = ceil_div(ceil_div(rows, high) * ceil_div(columns, wide) * splits, multiprocessors)
+    rounds = ceil_div(ceil_div(rows, high) * ceil_div(columns, wide) * layers * splits, multiprocessors)
     work = float(steps) * depth * high * wide / rate
     first = float(rounds) * (work + BLOCK_CLOCKS) * (ALONE if rounds == 1 else 1.0)
-    partials = float(splits * rows * columns) * 8.0
+    partials = float(splits * rows * columns * layers) * 8.0
     second = SECOND_CLOCKS + partials / (CACHE_BYTES * float(multiprocessors)) if splits > 1 else 0.0
     return ProductPlan(number, splits, steps, first + second, first)
 
 
 def takes_row_product(
-    rows: int, columns: int, taps: int, channels: int, dtype: torch.dtype, launches: int, nbytes: int
+    rows: int,
+    columns: int,
+    taps: int,
+    channels: int,
+    dtype: torch.dtype,
+    launches: int,
+    nbytes: int,
+    layers: int = 1,
 ) -> bool:
     """takes_mapped_product, on sm_90; `launches` and `nbytes` are what the op need not do then."""
     if dtype == torch.float32 or not 1 <= taps <= MOST_TAPS or rows > MOST_COUNT:
         return False
     if any(count <= 0 or count % 8 or count * taps > MOST_COUNT for count in (channels, columns)):
         return False
-    products = float(rows * columns) * float(taps * channels)
+    products = float(rows * columns * layers) * float(taps * channels)
     return products * LOST_SECONDS <= launches * LAUNCH_SECONDS + nbytes / BYTES_PER_SECOND
 
 

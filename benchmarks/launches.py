@@ -135,15 +135,20 @@ def _starts(call: OpCall) -> bool:
 
 def _row_product(kind: str, call: OpCall, read: int, depth: int) -> list[Kernel]:
     """row_product, which reads `read` bytes of rows; where its plan splits the depth a second kernel adds the parts."""
-    out, weight = call.results[0], call["weight"]
-    rows, columns = out.shape[0] * out.shape[1], weight.shape[0]
-    plan = product_plan(rows, columns, depth)
     added = sum(call[name].nbytes for name in ("bias", "residual") if call[name] is not None)
-    flops = 2 * rows * columns * depth
+    return _row_products(kind, call.results[0], [call["weight"]], read, added, depth)
+
+
+def _row_products(kind: str, out: Operand, weights: list[Operand], read: int, added: int, depth: int) -> list[Kernel]:
+    """row_product of several layers of one shape; `added` bytes are those of biases and a residual."""
+    columns = weights[0].shape[0]
+    rows = out.numel // (len(weights) * columns)
+    plan = product_plan(rows, columns, depth, layers=len(weights))
+    flops, read = 2 * out.numel * depth, read + sum(weight.nbytes for weight in weights)
     if plan.splits == 1:
-        return [Kernel(kind, read + weight.nbytes + added + out.nbytes, flops, clocks=plan.clocks)]
-    parts = 4 * plan.splits * rows * columns
-    first = Kernel(kind, read + weight.nbytes + parts, flops, clocks=plan.first_clocks)
+        return [Kernel(kind, read + added + out.nbytes, flops, clocks=plan.clocks)]
+    parts = 4 * plan.splits * out.numel
+    first = Kernel(kind, read + parts, flops, clocks=plan.first_clocks)
     return [first, Kernel(f"{kind.partition(':')[0]}: sums of splits", parts + added + out.nbytes)]
 
 
@@ -185,6 +190,18 @@ def linear(call: OpCall) -> list[Kernel]:
         return _row_product("linear: product", call, rows.nbytes, depth)
     fill = [Kernel("linear: bias, residual", 2 * out.nbytes)] if starts else []
     return [*fill, _product("linear: product", count, columns, depth, rows.dtype.itemsize, adds=starts)]
+
+
+def linear_stack(call: OpCall) -> list[Kernel]:
+    """row_product of all layers, or addmm for each, which also adds the bias."""
+    rows, weights, biases, out = call["rows"], call["weights"], call["biases"], call.results[0]
+    count, columns, depth = rows.shape[0] * rows.shape[1], out.shape[3], rows.shape[2]
+    others = len(weights) - 1
+    saved = others, 2 * others * rows.numel
+    if takes_row_product(count, columns, 1, depth, rows.dtype, *saved, layers=len(weights)):
+        added = sum(bias.nbytes for bias in biases)
+        return _row_products("linear: product", out, weights, rows.nbytes, added, depth)
+    return [_product("linear: product", count, columns, depth, rows.dtype.itemsize) for _ in weights]
 
 
 def blend_rows(call: OpCall) -> list[Kernel]:
@@ -280,6 +297,7 @@ RULES: dict[str, Rule] = {
     "sige::geglu_rows": _pass("GEGLU"),
     "sige::group_stats": group_stats,
     "sige::linear": linear,
+    "sige::linear_stack": linear_stack,
     "sige::norm_affine": norm_affine,
     "sige::scatter": scatter,
     "sige::sparse_conv2d": sparse_conv2d,

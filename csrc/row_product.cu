@@ -13,11 +13,23 @@ namespace {
 // Kernels
 // ---------------------------------------------------------------------------------------------------------------
 
+// The column tiles of all layers lie side by side; layer_tiles of them belong to one.
 struct WorkGrid {
   int64_t row_tiles;  // neighbours share the weights, which come from memory; the rows stay in the L2 cache
-  int64_t column_tiles;
+  int64_t column_tiles, layer_tiles;
   int64_t blocks;  // row_tiles * column_tiles * splits
 };
+
+// The parameters of one layer: the first layer there is the one.
+__device__ inline MappedProductParams layer_params(const MappedProductParams& params, int64_t layer) {
+  MappedProductParams one = params;
+  const int64_t size = params.rows * params.columns;
+  one.weights[0] = params.weights[layer];
+  one.biases[0] = params.biases[layer];
+  one.out = static_cast<uint16_t*>(params.out) + layer * size;  // 16-bit types
+  if (params.partials) one.partials = params.partials + layer * params.plan.splits * size;
+  return one;
+}
 
 // pieces[tap, row] = the piece of a row of A, or null for zeros.
 template <typename Tile, typename T>
@@ -73,16 +85,18 @@ __device__ void store_tile(const MappedProductParams& params, const WarpProduct<
 
 template <typename Tile, typename T>
 __global__ void __launch_bounds__(kProductThreads, Tile::kBlocksPerSm)
-    row_product_kernel(const MappedProductParams params, const WorkGrid grid) {
+    row_product_kernel(const MappedProductParams all, const WorkGrid grid) {
   SIGE_DYNAMIC_SHARED(uint4, shared);
   T* stages = reinterpret_cast<T*>(shared);
   const T** pieces = reinterpret_cast<const T**>(stages + Tile::kStages * Tile::kStageElements);
-  const int size = static_cast<int>(params.taps * params.source.channels);
-  const int split_size = params.plan.steps * Tile::kDepth;
+  const int size = static_cast<int>(all.taps * all.source.channels);
+  const int split_size = all.plan.steps * Tile::kDepth;
 
   for (int64_t block = blockIdx.x; block < grid.blocks; block += gridDim.x) {
     const int64_t first_row = block % grid.row_tiles * Tile::kRows;
-    const int64_t first_column = block / grid.row_tiles % grid.column_tiles * Tile::kColumns;
+    const int64_t column_tile = block / grid.row_tiles % grid.column_tiles;
+    const int64_t first_column = column_tile % grid.layer_tiles * Tile::kColumns;
+    const MappedProductParams params = layer_params(all, column_tile / grid.layer_tiles);
     const int64_t split = block / grid.row_tiles / grid.column_tiles;
     const int begin = static_cast<int>(split) * split_size, end = min(begin + split_size, size);
     find_pieces<Tile, T>(params, first_row, pieces);
@@ -99,12 +113,14 @@ constexpr int kAddThreads = 256;
 
 // Adds the splits' partial sums, then bias and residual.
 template <typename T>
-__global__ void __launch_bounds__(kAddThreads) add_splits_kernel(const MappedProductParams params, int64_t vectors) {
-  const int64_t size = params.rows * params.columns;
+__global__ void __launch_bounds__(kAddThreads) add_splits_kernel(const MappedProductParams all, int64_t vectors) {
+  const int64_t size = all.rows * all.columns;
   for (int64_t block = blockIdx.x; block * kAddThreads < vectors; block += gridDim.x) {
     const int64_t vector = block * kAddThreads + threadIdx.x;
     if (vector >= vectors) return;
-    const float* from = params.partials + vector * kProductVector;
+    const int64_t layer = vector * kProductVector / size, first = vector * kProductVector - layer * size;
+    const MappedProductParams params = layer_params(all, layer);
+    const float* from = params.partials + first;
     float sums[kProductVector] = {};
 #pragma unroll 4
     for (int split = 0; split < params.plan.splits; ++split, from += size) {
@@ -113,8 +129,8 @@ __global__ void __launch_bounds__(kAddThreads) add_splits_kernel(const MappedPro
 #pragma unroll
       for (int lane = 0; lane < kProductVector; ++lane) sums[lane] += lanes[lane];
     }
-    const int64_t row = vector * kProductVector / params.columns;
-    store_output<T>(params, row, vector * kProductVector - row * params.columns, sums);
+    const int64_t row = first / params.columns;
+    store_output<T>(params, row, first - row * params.columns, sums);
   }
 }
 
@@ -124,12 +140,13 @@ __global__ void __launch_bounds__(kAddThreads) add_splits_kernel(const MappedPro
 
 template <typename Tile, typename T>
 void launch_tile(const MappedProductParams& params, void* stream) {
-  const int64_t row_tiles = ceil_div(params.rows, Tile::kRows), column_tiles = ceil_div(params.columns, Tile::kColumns);
-  const WorkGrid grid = {row_tiles, column_tiles, row_tiles * column_tiles * params.plan.splits};
+  const int64_t row_tiles = ceil_div(params.rows, Tile::kRows), layer_tiles = ceil_div(params.columns, Tile::kColumns);
+  const int64_t column_tiles = params.layers * layer_tiles;
+  const WorkGrid grid = {row_tiles, column_tiles, layer_tiles, row_tiles * column_tiles * params.plan.splits};
   const LaunchShape shape = {grid.blocks, dim3(kProductThreads), 1, Tile::shared_bytes(params.taps)};
   launch("row_product", row_product_kernel<Tile, T>, shape, stream, params, grid);
   if (params.plan.splits == 1) return;
-  const int64_t vectors = params.rows * params.columns / kProductVector;
+  const int64_t vectors = params.layers * params.rows * params.columns / kProductVector;
   const LaunchShape adding = {ceil_div(vectors, kAddThreads), dim3(kAddThreads)};
   launch("row_product", add_splits_kernel<T>, adding, stream, params, vectors);
 }

@@ -27,16 +27,21 @@ inline bool fits_row_product(int64_t columns, int64_t piece_size) {
 }
 
 constexpr int64_t kMostProductTaps = 16;  // the pieces of a CUDA block's rows lie in shared memory
+constexpr int64_t kMostLayers = 4;        // that multiply the same rows; sige/ops/linear_stack.py holds the same number
 
-// On CUDA the pieces come from a gather map, and bias and residual are added before the one rounding.
+using LayerData = const void* [kMostLayers];
+
+// On CUDA the pieces come from a gather map, and bias and residual are added before the one rounding. Several layers of
+// one shape can multiply the same rows in one launch; their outputs lie one after the other.
 struct MappedProductParams {
   RowSource source;      // packed [B, N, C], recorded [B, M, C]
   const int32_t* index;  // [N_out, T], or null: row m of A is row m of `packed`
-  const void* weight;    // [C_out, T * C]
-  const void* bias;      // [C_out], or [B, C_out] with the samples bias_stride elements apart, or null
-  const void* residual;  // [R, C_out] or null
-  void* out;             // [R, C_out]
-  float* partials;       // [plan.splits, R, C_out], or null where the plan has one split
+  LayerData weights;     // [C_out, T * C] each
+  LayerData biases;      // [C_out], or [B, C_out] with the samples bias_stride elements apart, or null
+  const void* residual;  // [R, C_out] or null; null with several layers
+  void* out;             // [layers, R, C_out]
+  float* partials;       // [layers, plan.splits, R, C_out], or null where the plan has one split
+  int64_t layers;        // 1 for a convolution
   int64_t rows;          // R
   int64_t first_row;     // of all samples' rows, that `out` begins with; 0 with an index
   int64_t sample_rows;   // N_out, the rows of one sample

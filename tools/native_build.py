@@ -29,6 +29,7 @@ CSRC = ROOT / "csrc"
 OPS = (
     "gather",
     "linear",
+    "linear_stack",
     "geglu_rows",
     "time_table",
     "sparse_conv2d",

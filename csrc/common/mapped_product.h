@@ -24,8 +24,9 @@ inline MappedProductParams output_params(const Tensor& weight,            // [C_
                                          const Tensor& out, int64_t first, int64_t count, DType dtype) {
   const int64_t offset = first * out.size(2) * static_cast<int64_t>(out.element_size());
   MappedProductParams params{};
-  params.weight = weight.const_data_ptr();
-  params.bias = bias ? bias->const_data_ptr() : nullptr;
+  params.weights[0] = weight.const_data_ptr();
+  params.biases[0] = bias ? bias->const_data_ptr() : nullptr;
+  params.layers = 1;
   params.residual = residual ? static_cast<const char*>(residual->const_data_ptr()) + offset : nullptr;
   params.out = static_cast<char*>(out.mutable_data_ptr()) + offset;
   params.rows = count;
@@ -45,8 +46,13 @@ inline bool fits_mapped_product(const MappedProductParams& p) {
     if (count <= 0 || count % 8 != 0 || count * p.taps > kMost) return false;
   }
   if (p.first_row + p.rows > kMost) return false;
-  for (const void* pointer : {p.source.packed, p.source.recorded, p.weight, p.bias, p.residual}) {
+  for (const void* pointer : {p.source.packed, p.source.recorded, p.residual}) {
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
+  }
+  for (int64_t layer = 0; layer < p.layers; ++layer) {
+    for (const void* pointer : {p.weights[layer], p.biases[layer]}) {
+      if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
+    }
   }
   return p.bias_stride % 8 == 0 && reinterpret_cast<uintptr_t>(p.out) % 16 == 0;
 }
@@ -59,11 +65,13 @@ inline bool fits_mapped_product(const MappedProductParams& p) {
 //     At the refiner's 1536 both are even: the platform takes what is one nearly full chunk.
 //   - Linear layers with a residual on sm_90: all of 640 x 640; 1280 x 1280 up to 5200 rows, 2560 to 640 up to 1900,
 //     5120 to 1280 up to 350. Without bias and residual nothing is saved: the platform's.
+//   - Query, key and value of 1280 x 1280 on sm_90: up to 1000 rows; of 640 x 640 up to 6300.
 inline bool prefers_mapped_product(const MappedProductParams& p, const SavedWork& saved, int64_t generation) {
   constexpr double kLaunch = 3e-6;            // seconds from one small kernel's start to the next one's
   constexpr double kBytesPerSecond = 2.5e12;  // of a gather whose data stays in the L2 cache
   const double lost = generation >= 10 ? 2.6e-15 : generation == 9 ? 1.6e-15 : 0.7e-15;  // seconds per product
-  const double products = static_cast<double>(p.rows * p.columns) * static_cast<double>(p.taps * p.source.channels);
+  const double products =
+      static_cast<double>(p.rows * p.columns * p.layers) * static_cast<double>(p.taps * p.source.channels);
   return products * lost <=
          static_cast<double>(saved.launches) * kLaunch + static_cast<double>(saved.bytes) / kBytesPerSecond;
 }
@@ -79,10 +87,10 @@ inline bool takes_mapped_product(const MappedProductParams& params, const SavedW
 
 inline void run_mapped_product(const Launch& launch, const Tensor& like, MappedProductParams params) {
   params.plan = plan_product(params.rows, params.columns, params.taps * params.source.channels,
-                             cuda::product_device().multiprocessors);
+                             cuda::product_device().multiprocessors, params.layers);
   OptionalTensor partials;
   if (params.plan.splits > 1) {
-    partials = new_tensor(like, {params.plan.splits, params.rows, params.columns}, ScalarType::Float);
+    partials = new_tensor(like, {params.layers * params.plan.splits, params.rows, params.columns}, ScalarType::Float);
     params.partials = partials->mutable_data_ptr<float>();
   }
   launch.run(cuda::row_product, params);

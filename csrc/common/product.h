@@ -2,6 +2,8 @@
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+
+#include <vector>
 #if defined(SIGE_CUDA)
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
 #endif
@@ -34,17 +36,18 @@ inline void fill_out(const Launch& launch, const OptionalTensor& bias,  // [C_ou
   launch.run(device::fill_rows, fill);
 }
 
-// out = rows weight_t + beta * out.
+// out = rows weight_t + beta * start.
 inline void platform_product(const Tensor& rows,      // [M, K]
                              const Tensor& weight_t,  // [K, C_out]
                              double beta,
+                             const Tensor& start,  // [M, C_out], `out` itself, or [C_out]
                              const Tensor& out) {  // [M, C_out]
 #if defined(SIGE_CUDA)
   constexpr auto addmm_out = aoti_torch_cuda_addmm_out;
 #else
   constexpr auto addmm_out = aoti_torch_cpu_addmm_out;
 #endif
-  TORCH_ERROR_CODE_CHECK(addmm_out(out.get(), out.get(), rows.get(), weight_t.get(), beta, 1.0));
+  TORCH_ERROR_CODE_CHECK(addmm_out(out.get(), start.get(), rows.get(), weight_t.get(), beta, 1.0));
 }
 
 // Rows first .. first + count of a tensor [M, K] or [B, N, K], as a matrix.
@@ -75,8 +78,8 @@ inline void multiply_rows(const Launch& launch,
 #endif
   if (starts) fill_out(launch, bias, residual, out, first, count, dtype);
   Tensor same = weight;
-  platform_product(matrix_rows(rows, 0, count), torch::stable::transpose(same, 0, 1), starts ? 1.0 : 0.0,
-                   matrix_rows(out, first, count));
+  const Tensor part = matrix_rows(out, first, count);
+  platform_product(matrix_rows(rows, 0, count), torch::stable::transpose(same, 0, 1), starts ? 1.0 : 0.0, part, part);
 }
 
 // Says whether row_product runs a product of this kind faster than the platform does, on the CPU.
@@ -88,5 +91,29 @@ inline bool takes_row_product([[maybe_unused]] DType dtype, [[maybe_unused]] int
   return dtype == DType::kFloat32 && fits_row_product(columns, piece_size) && cpu::prefers_row_product();
 #endif
 }
+
+#if !defined(SIGE_CUDA) && !defined(SIGE_CUDA_SHIM)
+// Writes a linear layer of all rows into out, whose rows begin with `first`: what `linear` computes on the CPU.
+inline void multiply_linear(const Launch& launch,
+                            const Tensor& rows,              // [B, N, K]
+                            const Tensor& weight,            // [C_out, K]
+                            const OptionalTensor& bias,      // [C_out]
+                            const OptionalTensor& residual,  // [B, N, C_out]
+                            const Tensor& out,               // [S, N, C_out]
+                            int64_t first, DType dtype) {
+  // Up to this number of rows row_product is faster than the platform's product, above as fast (benchmarks/linear.py).
+  constexpr int64_t kMostRows = 512;
+  const int64_t count = rows.size(0) * rows.size(1), size = rows.size(2), columns = weight.size(0);
+  if (count > kMostRows || !takes_row_product(dtype, columns, size)) {
+    return multiply_rows(launch, rows, weight, bias, residual, out, first, count, dtype);
+  }
+  if (residual) fill_out(launch, bias, residual, out, first, count, dtype);
+  std::vector<const float*> pieces(static_cast<size_t>(count));
+  for (int64_t m = 0; m < count; ++m) pieces[m] = rows.const_data_ptr<float>() + m * size;
+  cpu::row_product({pieces.data(), weight.const_data_ptr<float>(),
+                    bias && !residual ? bias->const_data_ptr<float>() : nullptr,
+                    out.mutable_data_ptr<float>() + first * columns, count, columns, 1, size, residual.has_value()});
+}
+#endif
 
 }  // namespace sige

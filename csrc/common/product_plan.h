@@ -36,30 +36,32 @@ struct ProductPlan {
 };
 
 // The estimated clocks of a plan: multiprocessors work through their blocks, then the second kernel adds the splits.
+// The tiles of several layers lie side by side, and no tile belongs to two of them.
 inline double product_clocks(const ProductTileFacts& tile, int64_t rows, int64_t columns, int64_t steps, int64_t splits,
-                             int64_t multiprocessors) {
+                             int64_t multiprocessors, int64_t layers) {
   constexpr double kBlock = 1500.0;     // the first loads of a block and its store
   constexpr double kAlone = 1.25;       // a block alone on its multiprocessor waits for memory more often
   constexpr double kSecond = 4000.0;    // the second kernel's launch
   constexpr double kCacheBytes = 24.0;  // of partial sums per clock and multiprocessor, written and read again
-  const int64_t blocks = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * splits;
+  const int64_t blocks = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * layers * splits;
   const int64_t rounds = ceil_div(blocks, multiprocessors);
   const double work = static_cast<double>(steps) * tile.depth * tile.rows * tile.columns / tile.rate;
   const double products = static_cast<double>(rounds) * (work + kBlock) * (rounds == 1 ? kAlone : 1.0);
   if (splits == 1) return products;
-  const double partials = static_cast<double>(splits * rows * columns) * 8.0;
+  const double partials = static_cast<double>(splits * rows * columns * layers) * 8.0;
   return products + kSecond + partials / (kCacheBytes * static_cast<double>(multiprocessors));
 }
 
-// The plan of least estimated time for [rows, depth] times [depth, columns].
-inline ProductPlan plan_product(int64_t rows, int64_t columns, int64_t depth, int64_t multiprocessors) {
+// The plan of least estimated time for [rows, depth] times [depth, columns], by each of the layers. Several layers fill
+// more of the device, so they may have fewer splits than one alone: then the bits differ, within the rounding.
+inline ProductPlan plan_product(int64_t rows, int64_t columns, int64_t depth, int64_t multiprocessors, int64_t layers) {
   ProductPlan best = {};
   for (const ProductTileFacts& tile : kProductTiles) {
     const int64_t steps = ceil_div(depth, tile.depth);
     for (int64_t wanted = 1; wanted <= kMostSplits; ++wanted) {
       const int64_t in_split = ceil_div(steps, wanted), splits = ceil_div(steps, in_split);
-      if (wanted > 1 && (in_split < kFewestSteps || splits * rows * columns > kMostPartials)) break;
-      const double clocks = product_clocks(tile, rows, columns, in_split, splits, multiprocessors);
+      if (wanted > 1 && (in_split < kFewestSteps || splits * rows * columns * layers > kMostPartials)) break;
+      const double clocks = product_clocks(tile, rows, columns, in_split, splits, multiprocessors, layers);
       if (best.splits && clocks >= best.clocks) continue;
       best = {tile.size, static_cast<int32_t>(splits), static_cast<int32_t>(in_split), clocks};
     }

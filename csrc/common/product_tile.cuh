@@ -55,7 +55,7 @@ class StageCopier {
     k_ = begin + vector() * kProductVector;
     tap_ = k_ / channels_;
     channel_ = k_ % channels_;
-    weight_ = static_cast<const T*>(params.weight) + (first_column + row()) * size + k_;
+    weight_ = static_cast<const T*>(params.weights[0]) + (first_column + row()) * size + k_;
     pass_stride_ = Tile::kPassRows * size;
     columns_ = static_cast<int>(min(params.columns - first_column, int64_t{Tile::kColumns}));
   }
@@ -161,10 +161,10 @@ __device__ void store_output(const MappedProductParams& params, int64_t row, int
                              float (&sums)[kProductVector]) {
   using Vector = Packed<T, kProductVector>;
   float lanes[kProductVector];
-  if (params.bias) {
+  if (params.biases[0]) {
     const auto flat = static_cast<uint32_t>(params.first_row + row);  // 32 bits divide in a fifth of the instructions
     const int64_t sample = params.bias_stride ? flat / static_cast<uint32_t>(params.sample_rows) : 0;
-    Vector::load(static_cast<const T*>(params.bias) + sample * params.bias_stride + column).unpack(lanes);
+    Vector::load(static_cast<const T*>(params.biases[0]) + sample * params.bias_stride + column).unpack(lanes);
 #pragma unroll
     for (int lane = 0; lane < kProductVector; ++lane) sums[lane] += lanes[lane];
   }

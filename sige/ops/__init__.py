@@ -9,6 +9,7 @@ from sige.ops.gather import gather
 from sige.ops.geglu_rows import geglu_rows
 from sige.ops.group_stats import group_stats, update_group_stats
 from sige.ops.linear import linear
+from sige.ops.linear_stack import MOST_LAYERS, linear_stack
 from sige.ops.native import Backend, backends
 from sige.ops.norm_affine import norm_affine
 from sige.ops.scatter import scatter
@@ -19,6 +20,7 @@ registry.activate()
 
 __all__ = [
     "ATTENTION_BLOCK",
+    "MOST_LAYERS",
     "MOST_TABLES",
     "MOST_TERMS",
     "Activation",
@@ -31,6 +33,7 @@ __all__ = [
     "geglu_rows",
     "group_stats",
     "linear",
+    "linear_stack",
     "norm_affine",
     "scatter",
     "sparse_conv2d",

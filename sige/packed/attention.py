@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sige.ops import backends, block_attention, gather
 from sige.packed.features import PackedPass
-from sige.packed.linear import linear
+from sige.packed.linear import linear, linear_each
 from sige.recordings import Probe
 from sige.sizes import Size
 
@@ -92,7 +92,7 @@ class SelfAttention:
         residual: Tensor,  # [B, N, C]
     ) -> Tensor:  # [B, N, C]
         layers = self.layers
-        query, key, value = (linear(rows, layer) for layer in (layers.query, layers.key, layers.value))
+        query, key, value = linear_each(rows, (layers.query, layers.key, layers.value))
         packed_pass.keep(self.key_name, key)
         packed_pass.keep(self.value_name, value)
         if query.shape[1] == 0:

@@ -33,6 +33,10 @@ class PackedPass:
     kept: dict[str, Tensor] | None = None  # where given: filled with the new rows [B, N, C] by their recording's key
 
     def keep(self, key: str, rows: Tensor) -> None:  # [B, N, C]
-        """Keeps new rows, for a caller that asked for them: they replace the recorded ones in a `Patch`."""
+        """Keeps new rows, for a caller that asked for them: they replace the recorded ones in a `Patch`.
+
+        Rows that share their memory with others are copied: the patch would keep the others, too.
+        """
         if self.kept is not None:
-            self.kept[key] = rows
+            alone = rows.untyped_storage().nbytes() == rows.nbytes
+            self.kept[key] = rows if alone else rows.clone()

@@ -29,6 +29,10 @@ def _linear(args: Sequence[Any], out: Tensor) -> Counts:
     return [("linear", args[0].numel() * args[1].shape[0])]
 
 
+def _linear_layers(args: Sequence[Any], out: Tensor) -> Counts:
+    return [("linear", args[0].numel() * sum(len(weight) for weight in args[1]))]
+
+
 def attention(args: Sequence[Any], out: Any) -> Counts:  # [..., N, D], [..., L, D], [..., L, Dv]
     query, key, value = args[:3]
     return [("self-attention", prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))]
@@ -103,7 +107,8 @@ COUNTED: dict[str, Rule] = {
     "sige::gather": _gather,
     "sige::sparse_conv2d": _sparse_conv2d,
     "sige::linear": _linear,
-    "sige::time_table": lambda args, out: [("linear", args[0].numel() * sum(len(w) for w in args[1]))],
+    "sige::linear_stack": _linear_layers,
+    "sige::time_table": _linear_layers,
     "sige::geglu_rows": _one_per_output("elementwise"),
     "sige::scatter": lambda args, out: [],  # moves rows
     "sige::group_stats": lambda args, out: [("statistics", args[0].numel())],

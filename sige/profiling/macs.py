@@ -167,8 +167,8 @@ class _Counter(TorchDispatchMode):
 
 
 def _parts(name: str, args: tuple[Any, ...]) -> list[tuple[str, tuple[Any, ...]]]:
-    """The ops that an op stands for, with their arguments: a time table is a linear layer of each of its blocks."""
-    if name != "sige::time_table":
+    """The ops that an op stands for, with their arguments: some are a linear layer of each of their weights."""
+    if name not in ("sige::linear_stack", "sige::time_table"):
         return [(name, args)]
     return [("aten::linear", (args[0], weight)) for weight in args[1]]
 

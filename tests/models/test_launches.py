@@ -96,6 +96,7 @@ def test_a_graph_replays_part_of_a_pass_with_our_attention(logs: dict[str, OpLog
         names = [call.name for call in log.calls]
         assert names.count("sige::block_attention") == 140  # 70 blocks, each with two attentions
         assert not any("scaled_dot_product" in name for name in names)
+        assert names.count("sige::linear_stack") == 70  # query, key and value of self-attention
 
 
 # ---- the log: each fault is found -----------------------------------------------------------------------------------
@@ -183,6 +184,23 @@ def test_row_product_is_one_launch_or_two() -> None:
     assert kinds(288, 5120, residual=True) == ["linear: product", "linear: sums of splits"]
     assert kinds(288, 1280, residual=False) == ["linear: product"]  # cuBLAS
     assert kinds(8000, 5120, residual=True) == ["linear: bias, residual", "linear: product"]
+
+
+def test_a_stack_of_layers_is_one_launch_where_its_rows_are_few() -> None:
+    """Query, key and value; with many rows each is a product of cuBLAS."""
+
+    def kernels(rows: int) -> list[launches.Kernel]:
+        def multiply(_: Tensor) -> Tensor:
+            weights = [torch.empty(1280, 1280, **MADE) for _ in range(3)]
+            return torch.ops.sige.linear_stack.default(torch.empty(1, rows, 1280, **MADE), weights, [])  # type: ignore[no-any-return]
+
+        (call,) = [call for call in log_of(multiply).calls if call.name == "sige::linear_stack"]
+        return kernels_of(call)
+
+    (one,) = kernels(288)
+    assert one.nbytes == 2 * (288 * 1280 + 3 * 1280 * 1280 + 3 * 288 * 1280)
+    assert [kernel.product for kernel in kernels(4096)] == [(4096, 1280, 1280)] * 3
+    assert sum(kernel.flops for kernel in kernels(4096)) == 2 * 4096 * 1280 * 3840
 
 
 def test_every_op_of_ours_has_a_rule() -> None:

@@ -106,6 +106,24 @@ def _linear_samples(dtype: torch.dtype) -> list[Arguments]:
     return samples
 
 
+def _linear_stack_samples(dtype: torch.dtype) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for layers, batch, rows, channels, out_channels in (
+        (3, 2, 7, 32, 12),
+        (1, 1, 1, 20, 7),
+        (2, 2, 0, 16, 8),
+        (3, 2, 61, 64, 72),  # on CUDA a tile ends within a layer
+        (4, 1, 5, 1600, 136),
+        (2, 1, 600, 16, 8),
+        (2, 2, 5, 16, 0),
+    ):
+        inputs = torch.randn(batch, rows, channels).to(dtype)
+        weights = [(torch.randn(out_channels, channels) * channels**-0.5).to(dtype) for _ in range(layers)]
+        biases = [torch.randn(out_channels).to(dtype) for _ in range(layers)]
+        samples += [(inputs, weights, biases), (inputs, weights, [])]
+    return samples
+
+
 def _geglu_rows_samples(dtype: torch.dtype) -> list[Arguments]:
     shapes = ((2, 7, 40), (1, 1, 2), (2, 0, 16), (1, 33, 600), (1, 3, 0))
     return [((torch.randn(shape) * 3).to(dtype),) for shape in shapes]
@@ -261,6 +279,7 @@ _SAMPLES = {
     "gather": _gather_samples,
     "sparse_conv2d": _sparse_conv2d_samples,
     "linear": _linear_samples,
+    "linear_stack": _linear_stack_samples,
     "geglu_rows": _geglu_rows_samples,
     "time_table": _time_table_samples,
     "scatter": _scatter_samples,

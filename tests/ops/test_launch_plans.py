@@ -36,14 +36,14 @@ def _numbers(*values: int) -> Any:
     return (ctypes.c_int64 * len(values))(*values)
 
 
-@pytest.mark.parametrize("multiprocessors", [84, 132])
-def test_products_are_cut_alike(multiprocessors: int, shim: Any) -> None:
+@pytest.mark.parametrize(("multiprocessors", "layers"), [(84, 1), (132, 1), (132, 3)])
+def test_products_are_cut_alike(multiprocessors: int, layers: int, shim: Any) -> None:
     for shape in itertools.product(
         (1, 64, 288, 968, 4000, 26_000), (8, 320, 640, 1280, 10_240), (8, 640, 2880, 23_040)
     ):
         found = (ctypes.c_int32 * 3)()
-        clocks = shim.sige_plan_product(*map(ctypes.c_int64, (*shape, multiprocessors)), found)
-        plan = product_plan(*shape, multiprocessors)
+        clocks = shim.sige_plan_product(*map(ctypes.c_int64, (*shape, multiprocessors, layers)), found)
+        plan = product_plan(*shape, multiprocessors, layers)
         assert (plan.tile, plan.splits, plan.steps) == tuple(found), shape
         assert plan.clocks == pytest.approx(clocks, rel=1e-12)
         assert (plan.first_clocks < plan.clocks) == (plan.splits > 1)
@@ -54,11 +54,12 @@ def test_the_same_products_are_taken(dtype: torch.dtype, shim: Any) -> None:
     answers = set()
     sizes = ((288, 968, 5000, 26_000), (4, 320, 640, 1280), (1, 9, 17), (4, 640, 1280, 5120))
     for rows, columns, taps, channels in itertools.product(*sizes):
-        for launches, nbytes in ((0, 0), (1, 4 * rows * columns), (5, 4 * rows * (taps * channels + columns))):
+        work = (0, 0, 1), (1, 4 * rows * columns, 1), (5, 4 * rows * (taps * channels + columns), 1)
+        for launches, nbytes, layers in (*work, (2, 4 * rows * channels, 3)):
             shape = rows, columns, taps, channels
-            numbers = _numbers(*shape, launches, nbytes)
+            numbers = _numbers(*shape, launches, nbytes, layers)
             expected = shim.sige_takes_row_product(numbers, DTYPES[dtype], ctypes.c_int64(GENERATION))
-            assert takes_row_product(*shape, dtype, launches, nbytes) == expected, (shape, launches)
+            assert takes_row_product(*shape, dtype, launches, nbytes, layers) == expected, (shape, launches)
             answers.add(expected)
     assert answers == ({False} if dtype == torch.float32 else {False, True})
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.backends import TestedBackend, every_backend, shim_library
+from sige.ops import backends, linear, linear_stack
+from tests.ops.backends import TestedBackend, every_backend, every_dtype, shim_library
 from tests.ops.samples import reference, sample_inputs
 from tests.tolerances import assert_close
 
@@ -36,18 +37,33 @@ def row_product(
     bias: Tensor | None,  # [C_out] or [B, C_out]
     residual: Tensor | None,  # [B, N_out, C_out]
 ) -> Tensor:  # [B, N_out, C_out]
+    biases = None if bias is None else bias[None]
+    return row_products(shim, tile, splits, packed, recorded, index, weight[None], biases, residual)[0]
+
+
+def row_products(
+    shim: Any,
+    tile: int,
+    splits: int,
+    packed: Tensor,  # [B, N, C]
+    recorded: Tensor,  # [B, M, C]
+    index: Tensor | None,  # int32 [N_out, T]
+    weight: Tensor,  # [P, C_out, T * C]
+    bias: Tensor | None,  # [P, C_out] or [1, B, C_out]
+    residual: Tensor | None,  # [B, N_out, C_out]
+) -> Tensor:  # [P, B, N_out, C_out]
     batch, rows, channels = packed.shape
     rows_out, taps = (rows, 1) if index is None else index.shape
-    out = torch.full((batch, rows_out, weight.shape[0]), torch.nan, dtype=packed.dtype)
+    out = torch.full((len(weight), batch, rows_out, weight.shape[1]), torch.nan, dtype=packed.dtype)
     partials = torch.full((splits, *out.shape), torch.nan)
     pointers = [x.data_ptr() if x is not None else None for x in (packed, recorded, index, weight, bias, residual)]
-    stride = bias.stride(0) if bias is not None and bias.dim() == 2 else 0
-    sizes = (rows, recorded.shape[1], channels, rows_out, taps, weight.shape[0], batch, stride)
+    stride = bias.stride(1) if bias is not None and bias.dim() == 3 else 0
+    sizes = (rows, recorded.shape[1], channels, rows_out, taps, weight.shape[1], batch, stride, len(weight))
     shim.sige_row_product(
         (ctypes.c_void_p * 6)(*pointers),
         ctypes.c_void_p(out.data_ptr()),
         ctypes.c_void_p(partials.data_ptr()),
-        (ctypes.c_int64 * 8)(*sizes),
+        (ctypes.c_int64 * 9)(*sizes),
         *(ctypes.c_int32(value) for value in (DTYPES[packed.dtype], tile, splits)),
     )
     return out
@@ -82,6 +98,27 @@ def test_without_a_map_equals_a_linear_layer(tile: int, dtype: torch.dtype, shim
 
 
 @every_16_bits
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("tile", TILES, ids=["128x128", "64x128", "64x64"])
+def test_layers_side_by_side_have_the_bits_of_each_alone(tile: int, splits: int, dtype: torch.dtype, shim: Any) -> None:
+    """The last tile of a layer ends within it, and the next one begins with the next layer."""
+    rows = torch.randn(2, 37, 200).to(dtype)
+    weights, biases = (torch.randn(3, 136, 200) * 200**-0.5).to(dtype), torch.randn(3, 136).to(dtype)
+    out = row_products(shim, tile, splits, rows, rows[:, :0], None, weights, biases, None)
+    for each, weight, bias in zip(out, weights, biases, strict=True):
+        assert torch.equal(each, row_product(shim, tile, splits, rows, rows[:, :0], None, weight, bias, None))
+
+
+@every_dtype
+@pytest.mark.skipif(not any(one.device == "CPU" and one.native for one in backends()), reason="no native CPU library")
+def test_on_the_cpu_a_stack_has_the_bits_of_each_layer(dtype: torch.dtype) -> None:
+    for rows, weights, biases in sample_inputs("linear_stack", "cpu", dtype):
+        assert isinstance(rows, Tensor) and isinstance(weights, list) and isinstance(biases, list)
+        each = [linear(rows, weight, biases[k] if biases else None) for k, weight in enumerate(weights)]
+        assert torch.equal(linear_stack(rows, weights, biases), torch.stack(each))
+
+
+@every_16_bits
 def test_rounds_once(dtype: torch.dtype, shim: Any) -> None:
     """Bias and residual are added in fp32: their sum alone would be rounded to 1, and the product cancels the 1."""
     rows, weight = torch.ones(1, 3, 8).to(dtype), torch.zeros(8, 8).to(dtype)
@@ -93,7 +130,7 @@ def test_rounds_once(dtype: torch.dtype, shim: Any) -> None:
 
 @every_16_bits
 @pytest.mark.parametrize("product", ["own", "platform"])
-@pytest.mark.parametrize("op", ["linear", "sparse_conv2d"])
+@pytest.mark.parametrize("op", ["linear", "linear_stack", "sparse_conv2d"])
 @every_backend
 def test_both_products_equal_the_definition(
     backend: TestedBackend, op: str, product: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -103,14 +140,14 @@ def test_both_products_equal_the_definition(
         assert_close(backend.result(op, arguments)[0], reference(op, arguments)[0], dtype)
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 84, 108, 132])
-def test_plan_covers_the_product(multiprocessors: int, shim: Any) -> None:
+@pytest.mark.parametrize(("multiprocessors", "layers"), [(1, 1), (84, 1), (108, 1), (132, 1), (132, 3)])
+def test_plan_covers_the_product(multiprocessors: int, layers: int, shim: Any) -> None:
     """No split is empty, all together cover K, and a small product on a large device is split."""
     for rows in (1, 64, 288, 1000, 10_000):
         for columns in (8, 320, 1280, 10_240):
             for depth in (8, 320, 2880, 23_040):
                 plan = (ctypes.c_int32 * 3)()
-                sizes = (ctypes.c_int64(size) for size in (rows, columns, depth, multiprocessors))
+                sizes = (ctypes.c_int64(size) for size in (rows, columns, depth, multiprocessors, layers))
                 assert shim.sige_plan_product(*sizes, plan) > 0
                 tile, splits, steps = plan
                 assert 1 <= splits <= 16

@@ -4,10 +4,11 @@
 
 #define SIGE_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Says whether row_product takes the product; sizes: rows, C_out, T, C, launches and bytes that it saves.
+// Says whether row_product takes the product; sizes: rows, C_out, T, C, launches and bytes that it saves, layers.
 SIGE_EXPORT bool sige_takes_row_product(const int64_t* sizes, int32_t dtype, int64_t generation) {
   using namespace sige;
   MappedProductParams params{};
+  params.layers = sizes[6];
   params.rows = sizes[0];
   params.columns = sizes[1];
   params.taps = sizes[2];
