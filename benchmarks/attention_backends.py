@@ -3,11 +3,15 @@
     python -m benchmarks.attention_backends [--runs 7] [--device cpu] [--dtypes fp32] [--json OUT]
 
 144 queries over 1024 keys and 484 over 4096 are an edit of an eighth of 1024x1024, with a batch of two; 77 keys are
-those of the prompt. "auto" is the backend that torch chooses. SDPA gets all keys in one tensor; block_attention picks
-them from new and recorded rows. A backend that cannot run these shapes here has a dash.
+those of the prompt. 1764 queries over 16384 keys are a tenth of 1024x1024 in the VAE: on a GPU only, where packed
+passes run "wide" (`sige/packed/wide_attention.py`) in place of SDPA. "auto" is the backend that torch chooses. SDPA
+and "wide" get all keys in one tensor; block_attention picks them from new and recorded rows. What cannot run here has a
+dash.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +22,22 @@ from benchmarks.harness import Options, Row, interleaved, run
 from benchmarks.products import BATCH, Function, per_call, repeated
 from sige.dtypes import named_dtype
 from sige.ops import block_attention
+from sige.packed.wide_attention import LARGEST_FLASH_HEAD, wide_attention
 
 SHAPES = ((144, 1024, 20, 64), (484, 4096, 10, 64), (144, 77, 20, 64), (484, 77, 10, 64))  # queries, keys, heads, size
+WIDE_SHAPES = ((1764, 16384, 1, 512),)
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "math": SDPBackend.MATH,
 }
+OURS = ("op", "wide")
 
 
 def measure(options: Options) -> list[Row]:
-    return [_measure_shape(*shape, dtype, options) for dtype in options.dtypes for shape in SHAPES]
+    shapes = SHAPES + (WIDE_SHAPES if options.device.type == "cuda" else ())
+    return [_measure_shape(*shape, dtype, options) for dtype in options.dtypes for shape in shapes]
 
 
 def _measure_shape(queries: int, keys: int, heads: int, size: int, dtype: str, options: Options) -> Row:
@@ -43,27 +51,37 @@ def _measure_shape(queries: int, keys: int, heads: int, size: int, dtype: str, o
     fresh = min(queries, keys)
     index = torch.arange(keys, dtype=torch.int32, device=options.device)
     index[fresh:] += queries
-    functions: dict[str, Function] = {"auto": lambda: _sdpa(query, all_keys, all_values, heads)}
+    functions: dict[str, Function] = {
+        "auto": lambda: _attend(F.scaled_dot_product_attention, query, all_keys, all_values, heads)
+    }
     for name, backend in BACKENDS.items():
         functions[name] = _with(backend, functions["auto"])
     functions["op"] = lambda: block_attention(query, key, value, all_keys, all_values, index, heads)
+    if size > LARGEST_FLASH_HEAD:
+        functions["wide"] = lambda: _attend(wide_attention, query, all_keys, all_values, heads)
     calls = {name: made for name, function in functions.items() if (made := _prepared(name, function, options.device))}
     times = {name: per_call(timing, options.device) for name, timing in interleaved(calls, options).items()}
-    best = min((name for name in times if name != "op"), key=lambda name: times[name])
+    best = min((name for name in times if name not in OURS), key=lambda name: times[name])
     return {
         "dtype": dtype,
         "queries": queries,
         "keys": keys,
         "heads": f"{heads}x{size}",
-        **{f"{name} us": 1e3 * times[name] if name in times else "-" for name in functions},
+        **{f"{name} us": 1e3 * times[name] if name in times else "-" for name in ("auto", *BACKENDS, *OURS)},
         "best SDPA": best,
-        "op/best": times["op"] / times[best],
+        **{f"{name}/best": times[name] / times[best] if name in times else "-" for name in OURS},
     }
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:  # [B, N, Hd * D], [B, L, Hd * D] twice
+def _attend(
+    attention: Callable[[Tensor, Tensor, Tensor], Tensor],  # on [B, Hd, N, D], [B, Hd, L, D] twice
+    query: Tensor,  # [B, N, Hd * D]
+    key: Tensor,  # [B, L, Hd * D]
+    value: Tensor,  # [B, L, Hd * D]
+    heads: int,
+) -> Tensor:  # [B, N, Hd * D]
     query, key, value = (rows.unflatten(2, (heads, -1)).transpose(1, 2) for rows in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def _with(backend: SDPBackend, function: Function) -> Function:

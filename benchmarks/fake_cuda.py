@@ -30,6 +30,7 @@ from torch.utils import _pytree
 from sige.files import atomic_write
 from sige.ops import Backend, backends
 from sige.packed import attention
+from sige.packed.wide_attention import LARGEST_FLASH_HEAD
 from sige.profiling import Subject, build
 
 __all__ = ["DEVICE", "GuardError", "build_fake", "fake_cuda"]
@@ -37,7 +38,6 @@ __all__ = ["DEVICE", "GuardError", "build_fake", "fake_cuda"]
 DEVICE = "cuda:0"
 SOURCE = Path(__file__).with_name("fake_cuda_guard.cpp")
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "fake_cuda"
-LARGEST_FLASH_HEAD = 256  # of FlashAttention in torch; above it SDPA takes the memory-efficient kernel
 
 
 class GuardError(Exception):

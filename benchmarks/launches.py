@@ -9,6 +9,7 @@ flops   of products and attention; other kernels wait for memory, and have 0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -249,6 +250,14 @@ def product(call: OpCall) -> list[Kernel]:
     return [Kernel("linear: product", call.nbytes, 2 * count * columns * depth, (count, columns, depth))]
 
 
+def batched_product(call: OpCall) -> list[Kernel]:
+    """bmm: one kernel of cuBLAS. In a packed pass only wide_attention calls it, in most models with a batch of one."""
+    left, right = call["self"], call["mat2"]
+    batch, count, depth = left.shape
+    shape = batch * count, right.shape[2], depth
+    return [Kernel("wide attention: products", call.nbytes, 2 * math.prod(shape), shape)]
+
+
 def attention(call: OpCall) -> list[Kernel]:
     """SDPA's fused kernel."""
     query, key, value = call["query"], call["key"], call["value"]
@@ -261,6 +270,12 @@ def attention(call: OpCall) -> list[Kernel]:
 def _attention_flops(shape: tuple[int, int, int, int]) -> int:  # batch * heads, queries, keys, head size
     blocks, queries, keys, size = shape
     return 4 * blocks * queries * keys * size
+
+
+def cast(call: OpCall) -> list[Kernel]:
+    """One kernel. Of three dimensions are the weights and results that wide_attention rounds."""
+    kind = "wide attention: rounding" if len(call["self"].shape) == 3 else "other pointwise"
+    return [Kernel(kind, call.nbytes)]
 
 
 def cat(call: OpCall) -> list[Kernel]:
@@ -305,15 +320,18 @@ RULES: dict[str, Rule] = {
     "sige::update_group_stats": group_stats,
     "aten::_scaled_dot_product_efficient_attention": attention,
     "aten::_scaled_dot_product_flash_attention": attention,
-    "aten::_to_copy": _pass("other pointwise"),
+    "aten::_softmax": _pass("wide attention: softmax"),
+    "aten::_to_copy": cast,
     "aten::add_": _pass("residual"),
     "aten::addmm": product,
     "aten::arange": _pass("other pointwise"),
+    "aten::bmm": batched_product,
     "aten::cat": cat,
     "aten::constant_pad_nd": pad,
     "aten::copy_": _pass("other pointwise"),
     "aten::index_copy": index_copy,
     "aten::index_select": _copy_rows("halo of recordings"),
     "aten::mm": product,
+    "aten::mul_": _pass("wide attention: scale"),
     "aten::native_layer_norm": _pass("layer norm"),
 }

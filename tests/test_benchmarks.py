@@ -98,11 +98,13 @@ def test_products_are_measured_per_call(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_backend_of_sdpa_has_a_time_or_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_backends, "SHAPES", ((9, 64, 2, 8), (9, 7, 2, 8)))
+    monkeypatch.setattr(attention_backends, "SHAPES", ((9, 64, 2, 8), (9, 7, 2, 8), (9, 64, 1, 264)))
     rows = attention_backends.measure(parse(None, ["--runs", "1", "--device", "cpu"]))
     for row in rows:
         assert row["math us"] > 0 and row["op us"] > 0 and row["cudnn us"] == "-"
         assert row["best SDPA"] in ("auto", "flash", "math")
+    assert [row["wide us"] == row["wide/best"] == "-" for row in rows] == [True, True, False]
+    assert rows[2]["wide us"] > 0 and rows[2]["wide/best"] > 0
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------

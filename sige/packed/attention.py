@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sige.ops import backends, block_attention, gather
 from sige.packed.features import PackedPass
 from sige.packed.linear import linear, linear_each
+from sige.packed.wide_attention import is_wide, wide_attention
 from sige.recordings import Probe
 from sige.sizes import Size
 
@@ -26,7 +27,7 @@ LARGEST_HEAD_ON_CUDA = 160
 
 
 def wants_op() -> bool:
-    """False where `SIGE_ATTENTION=platform` asks for SDPA; the default, `own`, is the op where it is the faster one."""
+    """False where `SIGE_ATTENTION=platform` asks for SDPA; the default, `own`, is what is the fastest for each head."""
     wanted = os.environ.get("SIGE_ATTENTION", "") or "own"
     if wanted not in ("own", "platform"):
         message = f"SIGE_ATTENTION is {wanted!r}, expected own or platform: taking own"
@@ -53,18 +54,20 @@ class Projections:
     heads: int
 
     def takes_op(self, query: Tensor) -> bool:  # [B, N, Hd * D]
-        """Says whether `block_attention` runs for these heads, or SDPA."""
+        """Says whether `block_attention` runs for these heads, or `attend`."""
         return wants_op() and suits_op(query.device.type, query.dtype, query.shape[2] // self.heads)
 
-    def sdpa(
+    def attend(
         self,
         query: Tensor,  # [B, N, Hd * D]
         key: Tensor,  # [B, L, Hd * D]
         value: Tensor,  # [B, L, Hd * D]
     ) -> Tensor:  # [B, N, Hd * D]
-        """PyTorch's attention on rows."""
+        """Attention without the op: PyTorch's, or two products where its kernel for such heads is slow."""
         query, key, value = (rows.unflatten(2, (self.heads, -1)).transpose(1, 2) for rows in (query, key, value))
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        wide = wants_op() and is_wide(query.device.type, query.dtype, query.shape[3])
+        attention = wide_attention if wide else F.scaled_dot_product_attention
+        return attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 class SelfAttention:
@@ -108,7 +111,7 @@ class SelfAttention:
         else:
             each = index[:, None]  # [H * W, 1]
             keys, values = gather(key, recorded_key, each), gather(value, recorded_value, each)  # [B, H * W, C] each
-            out = layers.sdpa(query, keys, values)
+            out = layers.attend(query, keys, values)
         return linear(out, layers.out, residual)
 
 
@@ -131,7 +134,7 @@ class CrossAttention:
             tokens = packed_pass.layout.numbers(key.shape[1])  # all rows are fresh, so any may stand for recorded ones
             out = block_attention(query, key, value, key, value, tokens, self.layers.heads)
         else:
-            out = self.layers.sdpa(query, key, value)
+            out = self.layers.attend(query, key, value)
         return linear(out, self.layers.out, residual)
 
     def _project(self, text: Tensor) -> tuple[Tensor, Tensor]:  # [B, tokens, C] -> [B, tokens, Hd * D] twice

@@ -7,6 +7,7 @@ import torch
 
 from sige.ops.native import Backend
 from sige.packed.attention import suits_op, wants_op
+from sige.packed.wide_attention import is_wide
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,22 @@ def test_the_op_runs_where_its_kernel_is_fast(
 ) -> None:
     monkeypatch.setattr("sige.packed.attention.backends", lambda: (Backend("CUDA", True, ""),))
     assert suits_op(device, dtype, head_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_size", "expected"),
+    [
+        ("cuda", torch.float16, 512, True),
+        ("cuda", torch.bfloat16, 264, True),
+        ("cuda", torch.bfloat16, 256, False),  # flash attention takes it
+        ("cuda", torch.float32, 512, False),
+        ("cpu", torch.bfloat16, 512, False),
+    ],
+)
+def test_two_products_run_where_flash_attention_does_not(
+    device: str, dtype: torch.dtype, head_size: int, expected: bool
+) -> None:
+    assert is_wide(device, dtype, head_size) == expected
 
 
 def test_the_reference_never_runs_on_cuda_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,24 @@ def test_a_graph_replays_part_of_a_pass_with_our_attention(logs: dict[str, OpLog
         assert names.count("sige::linear_stack") == 70  # query, key and value of self-attention
 
 
+def test_the_decoders_one_head_is_two_products_and_a_softmax(
+    logs: dict[str, OpLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all queries at once; the scores are fp32. `SIGE_ATTENTION=platform` asks for SDPA."""
+    decoder = "vae-decoder, 1 recording"
+    for log in (logs[decoder], logs[f"{decoder}, graph"]):
+        calls = {name: [call for call in log.calls if call.name == f"aten::{name}"] for name in ("bmm", "_softmax")}
+        assert (len(calls["bmm"]), len(calls["_softmax"])) == (2, 1)
+        (scores,) = calls["_softmax"][0].results
+        assert (scores.dtype, scores.shape[2]) == (torch.float32, 128 * 128)
+        assert not any("scaled_dot_product" in call.name for call in log.calls)
+        assert predict(log).kinds["wide attention: products"].launches == 2
+    monkeypatch.setenv("SIGE_ATTENTION", "platform")
+    names = [call.name for call in steady_passes(Setting("vae-decoder"), (1,))[1].layers.calls]
+    assert names.count("aten::_scaled_dot_product_efficient_attention") == 1
+    assert "aten::bmm" not in names
+
+
 # ---- the log: each fault is found -----------------------------------------------------------------------------------
 
 
