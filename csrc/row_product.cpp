@@ -2,7 +2,7 @@
 //
 // A block of A (some rows, up to kDepth of K) is copied into one buffer and stays in the L2 cache. The kernel
 // multiplies it with four weight rows at a time and prefetches the next four: with few rows of A, reading the weights
-// takes most of the time.
+// takes most of the time. The threads share the columns of a block in chunks: each takes the next one when it is done.
 #include "row_product.h"
 
 #include <omp.h>
@@ -27,6 +27,8 @@ constexpr int64_t kBlockSize = 60 * 2880;  // floats per block of A
 constexpr int64_t kPieceUnit = 16;         // divides the size of a piece, and so of K
 constexpr int64_t kPadding = 16;           // floats between the rows of a block, against cache set conflicts
 constexpr int64_t kAloneSize = 1 << 20;    // multiply-accumulates up to which waking threads costs more than it saves
+constexpr int64_t kMostChunks = 8;         // of a block's columns for each thread: one whose core is busy takes fewer
+constexpr int64_t kLeastChunk = 40;        // columns; the first four of a chunk are not prefetched
 
 typedef float Wide __attribute__((vector_size(4 * kWidth)));
 typedef float Quad __attribute__((vector_size(16)));
@@ -133,22 +135,38 @@ static void multiply_block(const RowProductParams& params, int64_t row, int64_t 
   }
 }
 
+// The chunks that `threads` threads share: as many for each, if none is slow.
+static int64_t count_chunks(int64_t columns, int64_t threads) {
+  if (threads == 1) return 1;
+  const int64_t each = columns / (threads * kLeastChunk);
+  const int64_t chunks = threads * (each < 1 ? 1 : each < kMostChunks ? each : kMostChunks);
+  return chunks < columns / kTileColumns ? chunks : columns / kTileColumns;
+}
+
 void row_product(const RowProductParams& params) {
   const int64_t size = params.pieces_per_row * params.piece_size;
   const int64_t depth = ceil_div(ceil_div(size, ceil_div(size, kDepth)), kPieceUnit) * kPieceUnit;
   const int64_t most = kBlockSize / depth / kTileRows * kTileRows;
 #pragma omp parallel if (params.rows * params.columns * size > kAloneSize)
   {
-    const int64_t tasks = params.columns / kTileColumns, threads = omp_get_num_threads(), thread = omp_get_thread_num();
-    const int64_t begin = tasks * thread / threads * kTileColumns;
-    const int64_t end = tasks * (thread + 1) / threads * kTileColumns;
+    const int64_t quads = params.columns / kTileColumns;
+    const int64_t chunks = count_chunks(params.columns, omp_get_num_threads());
     const Floats block((most < params.rows ? most : params.rows) * (depth + kPadding));
     for (int64_t first = 0; first < size; first += depth) {
       const Slice slice = {first, depth < size - first ? depth : size - first};
+      if (first > 0) {  // another thread may have begun the sums that this slice is added to
+#pragma omp barrier
+      }
       for (int64_t row = 0; row < params.rows; row += most) {
         const int64_t rows = most < params.rows - row ? most : params.rows - row;
-        copy_block(params, row, rows, slice, block.data());
-        multiply_block(params, row, rows, slice, begin, end, block.data());
+        bool copied = false;
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+          if (!copied) copy_block(params, row, rows, slice, block.data());
+          copied = true;
+          const int64_t begin = quads * chunk / chunks, end = quads * (chunk + 1) / chunks;
+          multiply_block(params, row, rows, slice, begin * kTileColumns, end * kTileColumns, block.data());
+        }
       }
     }
   }

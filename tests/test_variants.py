@@ -29,6 +29,14 @@ def test_op_tests_pass_on_a_narrower_cpu_variant(variant: str) -> None:
     assert int(re.search(r"(\d+) passed", summary)[1]) > 50, summary  # type: ignore[index]
 
 
+@pytest.mark.skipif(not backends()[0].native, reason="the native CPU library is not in use")
+def test_op_tests_pass_with_our_product() -> None:
+    """Elsewhere than on AMD's processors the platform's product is the default."""
+    select = "native and (linear or sparse_conv2d) and (equals or bits) or our_product"
+    summary = run_op_tests(select, SIGE_PRODUCT="own")
+    assert int(re.search(r"(\d+) passed", summary)[1]) >= 9, summary  # type: ignore[index]
+
+
 def test_op_tests_pass_with_the_reference_as_the_backend() -> None:
     """`torch.ops.sige.*` itself, its opcheck and compile tests included, with no native library in use."""
     select = "reference or opcheck or fake or compiles or docstrings"

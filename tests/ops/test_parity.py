@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import pkgutil
 
 import pytest
@@ -111,6 +112,22 @@ def test_stats_do_not_depend_on_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*results)
+
+
+@pytest.mark.skipif(os.environ.get("SIGE_PRODUCT") != "own", reason="the platform's product may run: test_variants.py")
+def test_our_product_does_not_depend_on_the_number_of_threads() -> None:
+    """Threads take chunks of columns in any order; three blocks of K are added in one order, over three of rows."""
+    rows, weight, bias = torch.randn(1, 200, 6000), torch.randn(100, 6000), torch.randn(100)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = sige.ops.linear(rows, weight, bias)
+        for count in (2, 3, 5, 40):
+            torch.set_num_threads(count)
+            for _ in range(10):
+                assert torch.equal(sige.ops.linear(rows, weight, bias), expected), count
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(sige.ops.__path__)])
