@@ -29,6 +29,7 @@ from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.model_flags import add_defaults, add_weights, check_names, defaults_of, weight_fields
 from sdxl.commands.parser import Parser, add_json
 from sdxl.commands.ray_cluster import add_ray
+from sdxl.commands.waiting import wait_shortly
 from sdxl.edits.asked import Defaults
 from sdxl.errors import InputError
 from sige.errors import SigeError
@@ -117,6 +118,7 @@ def _batch(given: Namespace) -> int:
 
 def _painter(given: Namespace, tasks: Sequence[str], defaults: Defaults, workers: int, lane: int) -> Any:
     """The painter of a worker's process, whose first act this is."""
+    wait_shortly()
     from sdxl.batch.work import make_painter, quieten
 
     quieten()

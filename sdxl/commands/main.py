@@ -11,6 +11,7 @@ from sdxl.commands.flags import parse
 from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.rules import in_flags
 from sdxl.commands.settings import Settings
+from sdxl.commands.waiting import wait_shortly
 from sdxl.errors import is_out_of_memory
 from sige.errors import SigeError
 from sige.terminal import escape_logs, fail, say
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     escape_logs()
     if arguments is None:  # a process of our own
         keep_freed_memory()
+        wait_shortly()
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():

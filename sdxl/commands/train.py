@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sdxl.commands.memory import keep_freed_memory
 from sdxl.commands.parser import Parser
+from sdxl.commands.waiting import wait_shortly
 from sige.config_files import config_folder
 from sige.errors import SigeError
 from sige.terminal import escape_logs, fail, say
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     escape_logs()
     if arguments is None:  # a process of our own
         keep_freed_memory()
+        wait_shortly()
     try:
         options = _parser().parse_args(arguments)
         from sdxl.training.plan import load_plan

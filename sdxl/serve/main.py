@@ -15,6 +15,7 @@ from sdxl.commands.model_flags import add_defaults, add_weights, check_names
 from sdxl.commands.parser import Parser
 from sdxl.commands.parser import run as run_command
 from sdxl.commands.ray_cluster import add_ray
+from sdxl.commands.waiting import wait_shortly
 from sdxl.errors import InputError
 from sdxl.serve.build import keys_of, make_server
 from sige.terminal import say
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if arguments is None:  # a process of our own
         keep_freed_memory()
+        wait_shortly()
     return run_command(_serve, _parse, arguments, interrupted="stopped")
 
 
