@@ -30,7 +30,9 @@ TILES = ((128, 128, 32, 1000.0), (64, 128, 64, 750.0), (64, 64, 64, 550.0))  # r
 MOST_SPLITS = 16  # of attention, too
 FEWEST_STEPS = 4
 MOST_PARTIALS = 1 << 24
-BLOCK_CLOCKS, ALONE, SECOND_CLOCKS, CACHE_BYTES = 1500.0, 1.25, 4000.0, 24.0
+MOST_SPLIT_TILES = 2048
+BLOCK_CLOCKS, ALONE = 1500.0, 1.25
+LAST_CLOCKS, WRITTEN_BYTES, READ_BYTES = 1000.0, 24.0, 48.0
 
 # csrc/common/mapped_product.h
 MOST_TAPS = 16
@@ -57,22 +59,23 @@ class ProductPlan:
     """How row_product cuts a product."""
 
     tile: int  # of TILES
-    splits: int  # with more than one, a second kernel adds the parts
+    splits: int  # with more than one, the last block of a tile adds the parts
     steps: int  # of one split
-    clocks: float  # of both kernels
-    first_clocks: float  # of the first
+    clocks: float
 
 
 @functools.cache
 def product_plan(rows: int, columns: int, depth: int, multiprocessors: int = MULTIPROCESSORS) -> ProductPlan:
     """plan_product: the plan of least estimated time for [rows, depth] times [depth, columns]."""
     best: ProductPlan | None = None
-    for number, (_, _, tile_depth, _) in enumerate(TILES):
-        steps = ceil_div(depth, tile_depth)
+    for number, (high, wide, tile_depth, _) in enumerate(TILES):
+        steps, tiles = ceil_div(depth, tile_depth), ceil_div(rows, high) * ceil_div(columns, wide)
         for wanted in range(1, MOST_SPLITS + 1):
             in_split = ceil_div(steps, wanted)
             splits = ceil_div(steps, in_split)
-            if wanted > 1 and (in_split < FEWEST_STEPS or splits * rows * columns > MOST_PARTIALS):
+            if wanted > 1 and (in_split < FEWEST_STEPS or tiles > MOST_SPLIT_TILES):
+                break
+            if wanted > 1 and splits * rows * columns > MOST_PARTIALS:
                 break
             plan = _timed(number, rows, columns, in_split, splits, multiprocessors)
             best = plan if best is None or plan.clocks < best.clocks else best
@@ -81,14 +84,16 @@ def product_plan(rows: int, columns: int, depth: int, multiprocessors: int = MUL
 
 
 def _timed(number: int, rows: int, columns: int, steps: int, splits: int, multiprocessors: int) -> ProductPlan:
-    """product_clocks: waves of blocks, then the second kernel."""
+    """product_clocks: waves of blocks, then the last block of each tile."""
     high, wide, depth, rate = TILES[number]
-    rounds = ceil_div(ceil_div(rows, high) * ceil_div(columns, wide) * splits, multiprocessors)
+    tiles = ceil_div(rows, high) * ceil_div(columns, wide)
+    rounds = ceil_div(tiles * splits, multiprocessors)
     work = float(steps) * depth * high * wide / rate
-    first = float(rounds) * (work + BLOCK_CLOCKS) * (ALONE if rounds == 1 else 1.0)
-    partials = float(splits * rows * columns) * 8.0
-    second = SECOND_CLOCKS + partials / (CACHE_BYTES * float(multiprocessors)) if splits > 1 else 0.0
-    return ProductPlan(number, splits, steps, first + second, first)
+    clocks = float(rounds) * (work + BLOCK_CLOCKS) * (ALONE if rounds == 1 else 1.0)
+    if splits > 1:
+        parts = float(ceil_div(tiles, multiprocessors) * splits)
+        clocks += LAST_CLOCKS + 4.0 * high * wide * (float(rounds) / WRITTEN_BYTES + parts / READ_BYTES)
+    return ProductPlan(number, splits, steps, clocks)
 
 
 def takes_row_product(

@@ -134,17 +134,14 @@ def _starts(call: OpCall) -> bool:
 
 
 def _row_product(kind: str, call: OpCall, read: int, depth: int) -> list[Kernel]:
-    """row_product, which reads `read` bytes of rows; where its plan splits the depth a second kernel adds the parts."""
+    """row_product, which reads `read` bytes of rows; the parts of a split depth are written, and read once."""
     out, weight = call.results[0], call["weight"]
     rows, columns = out.shape[0] * out.shape[1], weight.shape[0]
     plan = product_plan(rows, columns, depth)
     added = sum(call[name].nbytes for name in ("bias", "residual") if call[name] is not None)
-    flops = 2 * rows * columns * depth
-    if plan.splits == 1:
-        return [Kernel(kind, read + weight.nbytes + added + out.nbytes, flops, clocks=plan.clocks)]
-    parts = 4 * plan.splits * rows * columns
-    first = Kernel(kind, read + weight.nbytes + parts, flops, clocks=plan.first_clocks)
-    return [first, Kernel(f"{kind.partition(':')[0]}: sums of splits", parts + added + out.nbytes)]
+    parts = 2 * 4 * plan.splits * rows * columns if plan.splits > 1 else 0
+    nbytes = read + weight.nbytes + parts + added + out.nbytes
+    return [Kernel(kind, nbytes, 2 * rows * columns * depth, clocks=plan.clocks)]
 
 
 def conv_chunks(rows: int, row_bytes: int, wanted: int) -> list[int]:

@@ -48,7 +48,6 @@ CLAIMS_TENSOR_CORES = re.compile(r"(?i:mma|tensor)")
 # Bytes of a vector, for kernels whose template arguments do not begin with an element type and a width.
 VECTOR_BYTES: dict[str, int] = {
     r"row_product_kernel<.*>": 16,
-    r"add_splits_kernel<.*>": 16,
     r"tensor_attention_kernel<.*>": 16,
     r"combine_splits_kernel<.*>": 16,
 }

@@ -35,11 +35,12 @@ def row_product(
     weight: Tensor,  # [C_out, T * C]
     bias: Tensor | None,  # [C_out] or [B, C_out]
     residual: Tensor | None,  # [B, N_out, C_out]
+    partials: Tensor | None = None,  # [S, B, N_out, C_out]
 ) -> Tensor:  # [B, N_out, C_out]
     batch, rows, channels = packed.shape
     rows_out, taps = (rows, 1) if index is None else index.shape
     out = torch.full((batch, rows_out, weight.shape[0]), torch.nan, dtype=packed.dtype)
-    partials = torch.full((splits, *out.shape), torch.nan)
+    partials = torch.full((splits, *out.shape), torch.nan) if partials is None else partials
     pointers = [x.data_ptr() if x is not None else None for x in (packed, recorded, index, weight, bias, residual)]
     stride = bias.stride(0) if bias is not None and bias.dim() == 2 else 0
     sizes = (rows, recorded.shape[1], channels, rows_out, taps, weight.shape[0], batch, stride)

@@ -1,0 +1,103 @@
+"""Kernels whose last block puts the parts of all together, on the shim: any block may be the last, the bits stay."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ops.backends import shim_library
+from tests.ops.test_row_product import row_product
+
+ORDERS = ("forward", "reverse", "1", "2", "3")  # of threads and blocks: SIGE_SHIM_ORDER
+TILES = (0, 1, 2)  # sige::ProductTileSize
+
+
+@pytest.fixture(scope="module")
+def shim() -> Any:
+    library = ctypes.CDLL(str(shim_library()))
+    for name in ("sige_counters_left", "sige_counter_slice", "sige_counter_slices"):
+        getattr(library, name).restype = ctypes.c_int64
+    return library
+
+
+@pytest.fixture(autouse=True)
+def every_counter_is_zero_again(shim: Any) -> Iterator[None]:
+    assert shim.sige_counters_left() == 0
+    yield
+    assert shim.sige_counters_left() == 0
+
+
+def in_every_order(monkeypatch: pytest.MonkeyPatch, call: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The results of a call, which have the same bits in each order of the blocks."""
+    results = []
+    for order in ORDERS:
+        monkeypatch.setenv("SIGE_SHIM_ORDER", order)
+        results.append(call())
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    return results[0]
+
+
+# ---- row_product ----------------------------------------------------------------------------------------------------
+
+
+def product(shim: Any, tile: int, splits: int, partials: Tensor | None = None) -> Tensor:  # [2, 70, 136]
+    """A product of 6 or more tiles in each split, with bias and residual."""
+    torch.manual_seed(0)
+    packed, weight = torch.randn(2, 70, 400).half(), torch.randn(136, 400).half() / 20
+    bias, residual = torch.randn(136).half(), torch.randn(2, 70, 136).half()
+    return row_product(shim, tile, splits, packed, packed[:, :0], None, weight, bias, residual, partials)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_a_product_adds_its_splits_in_their_order(tile: int, shim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = 4
+    partials = torch.full((splits, 2, 70, 136), torch.nan)
+    (out,) = in_every_order(monkeypatch, lambda: (product(shim, tile, splits, partials),))
+    torch.manual_seed(0)
+    torch.randn(2, 70, 400), torch.randn(136, 400)
+    sums = (
+        sum(partials.unbind(), torch.zeros(()))
+        + torch.randn(136).half().float()
+        + torch.randn(2, 70, 136).half().float()
+    )
+    assert torch.equal(out, sums.half())
+
+
+def test_products_of_other_splits_follow_each_other(shim: Any) -> None:
+    alone = product(shim, 2, 1).float()
+    for splits in (2, 7, 3, 1, 5):
+        assert (product(shim, 2, splits).float() - alone).abs().max() < 0.02
+
+
+def test_a_product_is_one_launch(shim: Any) -> None:
+    before = shim.sige_shim_launches()
+    product(shim, 2, 4)
+    assert shim.sige_shim_launches() == before + 1
+
+
+# ---- counters -------------------------------------------------------------------------------------------------------
+
+
+def test_each_stream_and_each_capture_has_counters_of_its_own(shim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes back has those of before."""
+
+    def slice_of(stream: int, capture: int | None) -> int:
+        if capture is None:
+            monkeypatch.delenv("SIGE_SHIM_CAPTURES", raising=False)
+        else:
+            monkeypatch.setenv("SIGE_SHIM_CAPTURES", str(capture))
+        return int(shim.sige_counter_slice(ctypes.c_void_p(stream)))
+
+    owners = [*itertools.product((0, 8, 16), (None, 1, 2))]
+    slices = [slice_of(*owner) for owner in owners]
+    assert len(set(slices)) == len(owners)
+    assert [slice_of(*owner) for owner in owners] == slices
+    count = shim.sige_counter_slices()
+    assert sorted(slice_of(0, 10 + i) for i in range(count)) == list(range(count))  # the oldest slices go to the newest
