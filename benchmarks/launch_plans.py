@@ -32,7 +32,7 @@ FEWEST_STEPS = 4
 MOST_PARTIALS = 1 << 24
 MOST_SPLIT_TILES = 2048
 BLOCK_CLOCKS, ALONE = 1500.0, 1.25
-LAST_CLOCKS, WRITTEN_BYTES, READ_BYTES = 1000.0, 24.0, 48.0
+LAST_CLOCKS, WRITTEN_BYTES, READ_BYTES = 1000.0, 24.0, 48.0  # the bytes are those of one multiprocessor in a clock
 
 # csrc/common/mapped_product.h
 MOST_TAPS = 16
@@ -116,9 +116,16 @@ class AttentionPlan:
     """How the tensor-core kernel of block_attention cuts its work."""
 
     queries: int  # of a block
-    splits: int  # of the keys; with more than one, a second kernel adds the parts
+    splits: int  # of the keys; with more than one, the last block adds the parts
     keys: int  # of one split
     waves: int  # of full grids
+
+    def last_clocks(self, head_size: int) -> float:
+        """The estimated clocks in which parts are written, and the last block of each tile of queries adds them."""
+        if self.splits == 1:
+            return 0.0
+        part = 4.0 * self.queries * (head_size + 1)
+        return LAST_CLOCKS + part * (2.0 * self.waves / WRITTEN_BYTES + self.splits / READ_BYTES)
 
 
 def takes_tensor_attention(head_size: int, dtype: torch.dtype) -> bool:

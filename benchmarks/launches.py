@@ -43,6 +43,7 @@ class Kernel:
     attention: tuple[int, int, int, int] | None = None  # batch * heads, queries, keys, head size
     clocks: float = 0.0  # of row_product, as its plan estimates them
     attended: int = 0  # FLOPs of block_attention in whole waves of full blocks
+    last: float = 0.0  # clocks after that, in which the last blocks put parts together
 
 
 Rule = Callable[[OpCall], list[Kernel]]
@@ -195,7 +196,7 @@ def scatter(call: OpCall) -> list[Kernel]:
 
 
 def block_attention(call: OpCall) -> list[Kernel]:
-    """One kernel; where its plan splits the keys a second one puts the parts together."""
+    """One kernel; where its plan splits the keys, its last blocks put the parts together."""
     query, keys, heads = call["query"], call["index"].shape[0], call["heads"]
     batch, count, channels = query.shape
     shape = batch * heads, count, keys, channels // heads
@@ -205,13 +206,9 @@ def block_attention(call: OpCall) -> list[Kernel]:
         return [Kernel(kind, nbytes + query.nbytes, flops, attention=shape)]
     plan = attention_plan(*shape)
     attended = plan.waves * FULL_GRID * _attention_flops((1, plan.queries, plan.keys, shape[3]))
-    if plan.splits == 1:
-        return [Kernel(kind, nbytes + query.nbytes, flops, attended=attended)]
-    parts = 4 * plan.splits * batch * count * (channels + heads)
-    return [
-        Kernel(kind, nbytes + parts, flops, attended=attended),
-        Kernel("attention: sums of splits", parts + query.nbytes),
-    ]
+    parts = 2 * 4 * plan.splits * batch * count * (channels + heads) if plan.splits > 1 else 0
+    last = plan.last_clocks(shape[3])
+    return [Kernel(kind, nbytes + parts + query.nbytes, flops, attended=attended, last=last)]
 
 
 def _kind_of_attention(keys: int) -> str:

@@ -20,7 +20,7 @@ struct WorkGrid {
   int64_t row_tiles;  // neighbours share the weights, which come from memory; the rows stay in the L2 cache
   int64_t column_tiles;
   int64_t blocks;  // row_tiles * column_tiles * splits
-  int64_t slice;   // of the counters, one for each tile; unused with one split
+  int slice;       // of the counters, one for each tile; unused with one split
 };
 
 // pieces[tap, row] = the piece of a row of A, or null for zeros.
@@ -144,8 +144,8 @@ __global__ void __launch_bounds__(kProductThreads, Tile::kBlocksPerSm)
     StageCopier<Tile, T> copier(params, pieces, first_column, begin, end);
     multiply<Tile, T>(copier, (end - begin + Tile::kDepth - 1) / Tile::kDepth, stages, product);
     store_tile<Tile, T>(params, product, first_row, first_column, split, reinterpret_cast<float*>(shared));
-    if (params.plan.splits > 1 &&
-        is_last_block(grid.slice, block % (grid.row_tiles * grid.column_tiles), params.plan.splits)) {
+    const auto tile = static_cast<int>(block % (grid.row_tiles * grid.column_tiles));  // with splits: kMostSplitTiles
+    if (params.plan.splits > 1 && is_last_block(grid.slice, tile, params.plan.splits)) {
       add_splits<Tile, T>(params, first_row, first_column);
     }
     __syncthreads();  // the next tile overwrites the shared memory

@@ -49,7 +49,6 @@ CLAIMS_TENSOR_CORES = re.compile(r"(?i:mma|tensor)")
 VECTOR_BYTES: dict[str, int] = {
     r"row_product_kernel<.*>": 16,
     r"tensor_attention_kernel<.*>": 16,
-    r"combine_splits_kernel<.*>": 16,
 }
 ELEMENT_BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 
@@ -78,8 +77,6 @@ NARROW = (
     Narrow(r"row_product_kernel<.*>", "loads", 32, 4, "entries of the index, once per row and tap"),
     Narrow(r"tensor_attention_kernel<.*>", "loads", 32, 60, "queries as tensor cores hold them, once; index and mask"),
     Narrow(r"tensor_attention_kernel<.*>", "stores", 64, 90, "outputs as tensor cores hold them, two channels; once"),
-    Narrow(r"combine_splits_kernel<.*>", "loads", 32, 64, "the share of a split; both loops over splits are unrolled"),
-    Narrow(r"combine_splits_kernel<.*>", "stores", 64, 2, "a thread owns four channels of the output"),
 )
 
 

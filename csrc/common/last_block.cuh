@@ -29,20 +29,20 @@
 
 namespace sige::cuda {
 
-constexpr int64_t kMostCounters = 2048;  // of one launch; who needs more launches more often
-constexpr int64_t kCounterSlices = 256;  // 2 MB with all their counters
+constexpr int kMostCounters = 2048;  // of one launch
+constexpr int kCounterSlices = 256;  // 2 MB with all their counters
 
 SIGE_DEVICE_ARRAY unsigned counter_slices[kCounterSlices * kMostCounters];
 
 // Says whether this block is the last of `parts` that call with this counter of the slice. All threads of the block
 // call it, and all get the same answer.
-__device__ inline bool is_last_block(int64_t slice, int64_t counter, int64_t parts) {
+__device__ inline bool is_last_block(int slice, int counter, int parts) {
   __shared__ bool last;
   __syncthreads();  // the whole block has written its part, and has read `last` of the call before
   if (threadIdx.x == 0 && threadIdx.y == 0) {
     __threadfence();  // the block's part is in memory before the block is counted ...
     const auto before_last = static_cast<unsigned>(parts - 1);
-    last = atomicInc(counter_slices + slice * kMostCounters + counter, before_last) == before_last;  // then it is 0
+    last = atomicInc(&counter_slices[slice * kMostCounters + counter], before_last) == before_last;  // then it is 0
     __threadfence();  // ... and the others' parts are read after that
   }
   __syncthreads();
@@ -50,7 +50,7 @@ __device__ inline bool is_last_block(int64_t slice, int64_t counter, int64_t par
 }
 
 // The slice of the counters for a launch on the stream.
-inline int64_t counter_slice(const char* name, void* stream) {
+inline int counter_slice(const char* name, void* stream) {
   struct Owner {
     void* stream;
     unsigned long long capture;  // 0 outside of captures
@@ -59,18 +59,19 @@ inline int64_t counter_slice(const char* name, void* stream) {
   };
   static std::mutex mutex;
   static std::array<Owner, kCounterSlices> owners;
-  static int64_t count = 0;  // of owners so far
+  static int64_t count = 0;  // of owners so far, also of those whose slice another has now
 
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   unsigned long long capture = 0;
   check(cudaStreamGetCaptureInfo(static_cast<cudaStream_t>(stream), &status, &capture), name);
   const Owner owner = {stream, status == cudaStreamCaptureStatusNone ? 0 : capture};
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto end = owners.begin() + std::min(count, kCounterSlices);
+  const auto end = owners.begin() + std::min<int64_t>(count, kCounterSlices);
   const auto found = std::find(owners.begin(), end, owner);
-  if (found != end) return found - owners.begin();
-  owners[static_cast<size_t>(count % kCounterSlices)] = owner;
-  return count++ % kCounterSlices;
+  if (found != end) return static_cast<int>(found - owners.begin());
+  const auto oldest = static_cast<int>(count++ % kCounterSlices);
+  owners[static_cast<size_t>(oldest)] = owner;
+  return oldest;
 }
 
 }  // namespace sige::cuda

@@ -11,10 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.backends import shim_library
+from tests.ops.backends import ALL, shim_library
+from tests.ops.samples import reference
 from tests.ops.test_row_product import row_product
+from tests.ops.test_tensor_attention import SPLITS, attention_arguments
+from tests.tolerances import assert_close
 
 ORDERS = ("forward", "reverse", "1", "2", "3")  # of threads and blocks: SIGE_SHIM_ORDER
+SHIM = next(parameter.values[0] for parameter in ALL if parameter.id == "cuda-shim")
 TILES = (0, 1, 2)  # sige::ProductTileSize
 
 
@@ -80,6 +84,29 @@ def test_a_product_is_one_launch(shim: Any) -> None:
     before = shim.sige_shim_launches()
     product(shim, 2, 4)
     assert shim.sige_shim_launches() == before + 1
+
+
+# ---- attention ------------------------------------------------------------------------------------------------------
+
+
+def attention(name: str) -> Tensor:  # [B, N, Hd * D]
+    """block_attention whose keys are split; the samples, heads and blocks of queries have their counters."""
+    return SHIM("block_attention", *attention_arguments(SPLITS[name], torch.float16))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_attention_adds_its_splits_in_one_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_every_order(monkeypatch, lambda: (attention(name),))
+
+
+def test_attentions_of_other_splits_follow_each_other(shim: Any) -> None:
+    """Each is one launch, and equals the definition also after the others."""
+    for name in (*SPLITS, *reversed(SPLITS)):
+        before = shim.sige_shim_launches()
+        out = attention(name)
+        assert shim.sige_shim_launches() == before + 2  # the first one checks the index
+        expected = reference("block_attention", attention_arguments(SPLITS[name], torch.float16))[0]
+        assert_close(out, expected, torch.float16)
 
 
 # ---- counters -------------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@
 // How many counters are not zero.
 SIGE_EXPORT int64_t sige_counters_left() {
   using namespace sige::cuda;
-  const unsigned* end = counter_slices + kCounterSlices * kMostCounters;
-  return end - counter_slices - std::count(counter_slices, counter_slices + kCounterSlices * kMostCounters, 0u);
+  return std::count_if(std::begin(counter_slices), std::end(counter_slices), [](unsigned counter) { return counter; });
 }
 
 SIGE_EXPORT int64_t sige_counter_slice(void* stream) { return sige::cuda::counter_slice("a test", stream); }
