@@ -68,7 +68,7 @@ NARROW = (
     Narrow(r"gather_kernel<.*>", "loads", 32, 4, "entries of the index, once per row"),
     Narrow(r"scatter_rows_kernel<.*>", "loads", 32, 4, "entries of the index, once per row"),
     Narrow(r"blend_rows_kernel<.*>", "loads", 64, 12, "entries of the index, once per row; the weights, once"),
-    Narrow(r"group_stats_rows_kernel<.*, true>", "loads", 32, 4, "entries of the index, once per row of a warp"),
+    Narrow(r"group_stats_rows_kernel<.*>", "loads", 32, 4, "entries of the index, once per row of a warp"),
     Narrow(r"group_stats_rows_kernel<.*>", "stores", 64, 2, "one group's two sums, once per 64 rows"),
     Narrow(r"time_table_kernel<.*>", "loads", 32, 2, "two biases per column"),
     Narrow(r"time_table_kernel<.*>", "stores", 32, 1, "one element per column"),

@@ -29,8 +29,8 @@
 
 namespace sige::cuda {
 
-constexpr int kMostCounters = 2048;  // of one launch
-constexpr int kCounterSlices = 256;  // 2 MB with all their counters
+constexpr int kMostCounters = 4096;  // of one launch
+constexpr int kCounterSlices = 256;  // 4 MB with all their counters
 
 SIGE_DEVICE_ARRAY unsigned counter_slices[kCounterSlices * kMostCounters];
 
@@ -39,6 +39,7 @@ SIGE_DEVICE_ARRAY unsigned counter_slices[kCounterSlices * kMostCounters];
 __device__ inline bool is_last_block(int slice, int counter, int parts) {
   __shared__ bool last;
   __syncthreads();  // the whole block has written its part, and has read `last` of the call before
+  if (parts == 1) return true;
   if (threadIdx.x == 0 && threadIdx.y == 0) {
     __threadfence();  // the block's part is in memory before the block is counted ...
     const auto before_last = static_cast<unsigned>(parts - 1);

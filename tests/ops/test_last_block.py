@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sige.ops.registry import OPS
 from tests.ops.backends import ALL, shim_library
-from tests.ops.samples import reference
+from tests.ops.samples import Arguments, reference
 from tests.ops.test_row_product import row_product
 from tests.ops.test_tensor_attention import SPLITS, attention_arguments
 from tests.tolerances import assert_close
@@ -107,6 +108,51 @@ def test_attentions_of_other_splits_follow_each_other(shim: Any) -> None:
         assert shim.sige_shim_launches() == before + 2  # the first one checks the index
         expected = reference("block_attention", attention_arguments(SPLITS[name], torch.float16))[0]
         assert_close(out, expected, torch.float16)
+
+
+# ---- sums of groups -------------------------------------------------------------------------------------------------
+
+ROWS = {"no rows": 0, "one block": 40, "two": 100, "three chunks": 2 * 64 * 64 + 70}
+
+
+def norm_arguments(rows: int, terms: int) -> Arguments:
+    """Arguments of norm_affine: 2 samples of 3 groups in more tiles than one, each second row is replaced."""
+    torch.manual_seed(rows)
+    packed = torch.randn(2, rows, 3 * 88).half()
+    recorded = [torch.randn(2, rows + 5, 3 * 88).half() for _ in range(terms)]
+    index = torch.arange(rows, dtype=torch.int32)
+    index[::2] = -1
+    stats = [OPS["group_stats"].reference(term.double(), 3) for term in recorded]
+    weights = torch.linspace(0.5, 1.0, terms).double()
+    return stats, recorded, weights / weights.sum(), index, packed, None, None, 1e-5
+
+
+@pytest.mark.parametrize("terms", [1, 3])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_norm_ends_its_sums_in_one_order(name: str, terms: int, shim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = norm_arguments(ROWS[name], terms)
+    before = shim.sige_shim_launches()
+    results = in_every_order(monkeypatch, lambda: tuple(SHIM("norm_affine", *arguments)))
+    assert shim.sige_shim_launches() - before == len(ORDERS) * (2 if ROWS[name] else 1)  # with the check of the index
+    for out, expected in zip(results, reference("norm_affine", arguments), strict=True):
+        assert_close(out, expected, torch.float32)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_sums_end_in_one_order(name: str, shim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = norm_arguments(ROWS[name], 1)[4]
+    before = shim.sige_shim_launches()
+    (out,) = in_every_order(monkeypatch, lambda: (SHIM("group_stats", rows, 3),))
+    assert shim.sige_shim_launches() - before == len(ORDERS)
+    torch.testing.assert_close(out, OPS["group_stats"].reference(rows.double(), 3), rtol=1e-5, atol=1e-2)
+
+
+def test_more_samples_than_counters_take_two_launches(shim: Any) -> None:
+    rows = torch.randn(3000, 65, 2)
+    before = shim.sige_shim_launches()
+    out = SHIM("group_stats", rows, 2)
+    assert shim.sige_shim_launches() == before + 2
+    torch.testing.assert_close(out, OPS["group_stats"].reference(rows.double(), 2), rtol=1e-5, atol=1e-4)
 
 
 # ---- counters -------------------------------------------------------------------------------------------------------
