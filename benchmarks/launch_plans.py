@@ -18,6 +18,8 @@ __all__ = [
     "ProductPlan",
     "attention_plan",
     "product_plan",
+    "stats_blocks",
+    "stats_last_clocks",
     "takes_row_product",
     "takes_tensor_attention",
 ]
@@ -39,6 +41,10 @@ MOST_TAPS = 16
 MOST_COUNT = 1 << 30
 LAUNCH_SECONDS, BYTES_PER_SECOND = 3e-6, 2.5e12
 LOST_SECONDS = 1.6e-15  # per product, on sm_90
+
+# csrc/group_stats.h and csrc/common/stats_rows.cuh
+STATS_ROWS, CHUNK_BLOCKS, STATS_LANES, STATS_LOADS = 64, 64, 4, 8
+WAIT_CLOCKS = 600.0  # for a load from the L2 cache
 
 # csrc/tensor_attention.cu
 TILE = 64  # queries, and keys
@@ -169,3 +175,29 @@ def _splits(blocks: int, tiles: int, full_grid: int) -> int:
         if efficiency(best) >= 0.85:
             break
     return best
+
+
+# ---- sums of groups: csrc/common/stats_rows.cuh ---------------------------------------------------------------------
+
+
+def stats_blocks(rows: int) -> int:
+    """The row blocks of a sample."""
+    return max(ceil_div(rows, STATS_ROWS), 1)
+
+
+def stats_last_clocks(rows: int, terms: int) -> float:
+    """The estimated clocks in which the last blocks add the sums of a chunk, and then those of a sample's chunks.
+
+    They wait for memory: a thread has eight loads on their way, and each time waits for them once.
+    """
+    blocks = stats_blocks(rows)
+    chunks = ceil_div(blocks, CHUNK_BLOCKS)
+    clocks = _stats_wait(min(blocks, CHUNK_BLOCKS)) if blocks > 1 else 0.0
+    if chunks * terms > 1:
+        clocks += LAST_CLOCKS
+    return clocks + (terms * (_stats_wait(chunks) - LAST_CLOCKS) if chunks > 1 else 0.0)
+
+
+def _stats_wait(count: int) -> float:
+    """A fence and a count, and the waits for `count` numbers that STATS_LANES threads share."""
+    return LAST_CLOCKS + WAIT_CLOCKS * ceil_div(ceil_div(count, STATS_LANES), STATS_LOADS)

@@ -16,6 +16,8 @@ from benchmarks.launch_plans import (
     FULL_GRID,
     attention_plan,
     product_plan,
+    stats_blocks,
+    stats_last_clocks,
     takes_row_product,
     takes_tensor_attention,
 )
@@ -157,22 +159,22 @@ def conv_chunks(rows: int, row_bytes: int, wanted: int) -> list[int]:
 
 
 def norm_affine(call: OpCall) -> list[Kernel]:
-    """One kernel that reads new and old rows of every term, and one that ends the sums: scale and shift."""
+    """One kernel that reads new and old rows of every term; its last blocks end the sums: scale and shift."""
     packed: Operand = call["packed"]
-    sums: Operand = call["stats"][0]
-    terms = len(call["stats"])
+    terms, sums = len(call["stats"]), call["stats"][0].nbytes
+    parts = 2 * terms * sums * stats_blocks(packed.shape[1])
     affine = sum(result.nbytes for result in call.results)
-    return [
-        Kernel("norm: sums of rows", 2 * terms * packed.nbytes),
-        Kernel("norm: scale and shift", 2 * terms * sums.nbytes + affine),
-    ]
+    nbytes = 2 * terms * packed.nbytes + parts + terms * sums + affine
+    return [Kernel("norm: scale and shift", nbytes, last=stats_last_clocks(packed.shape[1], terms))]
 
 
 def group_stats(call: OpCall) -> list[Kernel]:
-    """group_stats and update_group_stats: the sums of rows, then the sums of blocks."""
-    rows = sum(operand.nbytes for name, operand in call.arguments.items() if name in ("rows", "packed"))
-    old = rows if call.name.endswith("update_group_stats") else 0
-    return [Kernel("norm: sums of rows", rows + old), Kernel("norm: sums of blocks", 2 * call.results[0].nbytes)]
+    """group_stats and update_group_stats: one kernel, which reads the rows; its last blocks end the sums."""
+    (rows,) = (operand for name, operand in call.arguments.items() if name in ("rows", "packed"))
+    read = rows.nbytes * (2 if call.name.endswith("update_group_stats") else 1)
+    parts = 2 * call.results[0].nbytes * stats_blocks(rows.shape[1])
+    last = stats_last_clocks(rows.shape[1], 1)
+    return [Kernel("norm: sums of rows", read + parts + 2 * call.results[0].nbytes, last=last)]
 
 
 def linear(call: OpCall) -> list[Kernel]:
