@@ -4,7 +4,8 @@
 //   1. Every block writes its part of a tile into a workspace, and calls `is_last_block` with the tile's counter.
 //   2. The call counts the block. It returns true in one block of the tile: the one that finds all others counted. By
 //      then their parts are in memory. That block reads all parts, also its own, with __ldcg, past the L1 cache.
-//   3. It adds them in an order that follows from their numbers, not from the order in which the blocks came. So the sum
+//   3. It adds them in an order that follows from their numbers, not from the order in which the blocks came. So the
+//   sum
 //      has the same bits whichever block is last.
 //
 // The counters lie in the device's memory from the start, and begin with zeros: nothing is allocated or cleared at a
