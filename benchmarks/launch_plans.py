@@ -18,6 +18,8 @@ __all__ = [
     "ProductPlan",
     "attention_plan",
     "product_plan",
+    "stats_blocks",
+    "stats_last_clocks",
     "takes_row_product",
     "takes_tensor_attention",
 ]
@@ -30,13 +32,19 @@ TILES = ((128, 128, 32, 1000.0), (64, 128, 64, 750.0), (64, 64, 64, 550.0))  # r
 MOST_SPLITS = 16  # of attention, too
 FEWEST_STEPS = 4
 MOST_PARTIALS = 1 << 24
-BLOCK_CLOCKS, ALONE, SECOND_CLOCKS, CACHE_BYTES = 1500.0, 1.25, 4000.0, 24.0
+MOST_SPLIT_TILES = 2048
+BLOCK_CLOCKS, ALONE = 1500.0, 1.25
+LAST_CLOCKS, WRITTEN_BYTES, READ_BYTES = 1000.0, 24.0, 48.0  # the bytes are those of one multiprocessor in a clock
 
 # csrc/common/mapped_product.h
 MOST_TAPS = 16
 MOST_COUNT = 1 << 30
 LAUNCH_SECONDS, BYTES_PER_SECOND = 3e-6, 2.5e12
 LOST_SECONDS = 1.6e-15  # per product, on sm_90
+
+# csrc/group_stats.h and csrc/common/stats_rows.cuh
+STATS_ROWS, CHUNK_BLOCKS, STATS_LANES, STATS_LOADS = 64, 64, 4, 8
+WAIT_CLOCKS = 600.0  # for a load from the L2 cache
 
 # csrc/tensor_attention.cu
 TILE = 64  # queries, and keys
@@ -57,10 +65,9 @@ class ProductPlan:
     """How row_product cuts a product."""
 
     tile: int  # of TILES
-    splits: int  # with more than one, a second kernel adds the parts
+    splits: int  # with more than one, the last block of a tile adds the parts
     steps: int  # of one split
-    clocks: float  # of both kernels
-    first_clocks: float  # of the first
+    clocks: float
 
 
 @functools.cache
@@ -69,12 +76,14 @@ def product_plan(
 ) -> ProductPlan:
     """plan_product: the plan of least estimated time for [rows, depth] times [depth, columns], by each layer."""
     best: ProductPlan | None = None
-    for number, (_, _, tile_depth, _) in enumerate(TILES):
-        steps = ceil_div(depth, tile_depth)
+    for number, (high, wide, tile_depth, _) in enumerate(TILES):
+        steps, tiles = ceil_div(depth, tile_depth), ceil_div(rows, high) * ceil_div(columns, wide) * layers
         for wanted in range(1, MOST_SPLITS + 1):
             in_split = ceil_div(steps, wanted)
             splits = ceil_div(steps, in_split)
-            if wanted > 1 and (in_split < FEWEST_STEPS or splits * rows * columns * layers > MOST_PARTIALS):
+            if wanted > 1 and (in_split < FEWEST_STEPS or tiles > MOST_SPLIT_TILES):
+                break
+            if wanted > 1 and splits * rows * columns * layers > MOST_PARTIALS:
                 break
             plan = _timed(number, rows, columns, in_split, splits, multiprocessors, layers)
             best = plan if best is None or plan.clocks < best.clocks else best
@@ -85,14 +94,16 @@ def product_plan(
 def _timed(
     number: int, rows: int, columns: int, steps: int, splits: int, multiprocessors: int, layers: int
 ) -> ProductPlan:
-    """product_clocks: waves of blocks, then the second kernel."""
+    """product_clocks: waves of blocks, then the last block of each tile."""
     high, wide, depth, rate = TILES[number]
-    rounds = ceil_div(ceil_div(rows, high) * ceil_div(columns, wide) * layers * splits, multiprocessors)
+    tiles = ceil_div(rows, high) * ceil_div(columns, wide) * layers
+    rounds = ceil_div(tiles * splits, multiprocessors)
     work = float(steps) * depth * high * wide / rate
-    first = float(rounds) * (work + BLOCK_CLOCKS) * (ALONE if rounds == 1 else 1.0)
-    partials = float(splits * rows * columns * layers) * 8.0
-    second = SECOND_CLOCKS + partials / (CACHE_BYTES * float(multiprocessors)) if splits > 1 else 0.0
-    return ProductPlan(number, splits, steps, first + second, first)
+    clocks = float(rounds) * (work + BLOCK_CLOCKS) * (ALONE if rounds == 1 else 1.0)
+    if splits > 1:
+        parts = float(ceil_div(tiles, multiprocessors) * splits)
+        clocks += LAST_CLOCKS + 4.0 * high * wide * (float(rounds) / WRITTEN_BYTES + parts / READ_BYTES)
+    return ProductPlan(number, splits, steps, clocks)
 
 
 def takes_row_product(
@@ -122,9 +133,16 @@ class AttentionPlan:
     """How the tensor-core kernel of block_attention cuts its work."""
 
     queries: int  # of a block
-    splits: int  # of the keys; with more than one, a second kernel adds the parts
+    splits: int  # of the keys; with more than one, the last block adds the parts
     keys: int  # of one split
     waves: int  # of full grids
+
+    def last_clocks(self, head_size: int) -> float:
+        """The estimated clocks in which parts are written, and the last block of each tile of queries adds them."""
+        if self.splits == 1:
+            return 0.0
+        part = 4.0 * self.queries * (head_size + 1)
+        return LAST_CLOCKS + part * (2.0 * self.waves / WRITTEN_BYTES + self.splits / READ_BYTES)
 
 
 def takes_tensor_attention(head_size: int, dtype: torch.dtype) -> bool:
@@ -168,3 +186,29 @@ def _splits(blocks: int, tiles: int, full_grid: int) -> int:
         if efficiency(best) >= 0.85:
             break
     return best
+
+
+# ---- sums of groups: csrc/common/stats_rows.cuh ---------------------------------------------------------------------
+
+
+def stats_blocks(rows: int) -> int:
+    """The row blocks of a sample."""
+    return max(ceil_div(rows, STATS_ROWS), 1)
+
+
+def stats_last_clocks(rows: int, terms: int) -> float:
+    """The estimated clocks in which the last blocks add the sums of a chunk, and then those of a sample's chunks.
+
+    They wait for memory: a thread has eight loads on their way, and each time waits for them once.
+    """
+    blocks = stats_blocks(rows)
+    chunks = ceil_div(blocks, CHUNK_BLOCKS)
+    clocks = _stats_wait(min(blocks, CHUNK_BLOCKS)) if blocks > 1 else 0.0
+    if chunks * terms > 1:
+        clocks += LAST_CLOCKS
+    return clocks + (terms * (_stats_wait(chunks) - LAST_CLOCKS) if chunks > 1 else 0.0)
+
+
+def _stats_wait(count: int) -> float:
+    """A fence and a count, and the waits for `count` numbers that STATS_LANES threads share."""
+    return LAST_CLOCKS + WAIT_CLOCKS * ceil_div(ceil_div(count, STATS_LANES), STATS_LOADS)

@@ -17,6 +17,8 @@ from benchmarks.launch_plans import (
     FULL_GRID,
     attention_plan,
     product_plan,
+    stats_blocks,
+    stats_last_clocks,
     takes_row_product,
     takes_tensor_attention,
 )
@@ -44,6 +46,7 @@ class Kernel:
     attention: tuple[int, int, int, int] | None = None  # batch * heads, queries, keys, head size
     clocks: float = 0.0  # of row_product, as its plan estimates them
     attended: int = 0  # FLOPs of block_attention in whole waves of full blocks
+    last: float = 0.0  # clocks after that, in which the last blocks put parts together
 
 
 Rule = Callable[[OpCall], list[Kernel]]
@@ -135,22 +138,22 @@ def _starts(call: OpCall) -> bool:
 
 
 def _row_product(kind: str, call: OpCall, read: int, depth: int) -> list[Kernel]:
-    """row_product, which reads `read` bytes of rows; where its plan splits the depth a second kernel adds the parts."""
+    """row_product, which reads `read` bytes of rows."""
     added = sum(call[name].nbytes for name in ("bias", "residual") if call[name] is not None)
     return _row_products(kind, call.results[0], [call["weight"]], read, added, depth)
 
 
 def _row_products(kind: str, out: Operand, weights: list[Operand], read: int, added: int, depth: int) -> list[Kernel]:
-    """row_product of several layers of one shape; `added` bytes are those of biases and a residual."""
+    """row_product of several layers of one shape; `added` bytes are those of biases and a residual.
+
+    The parts of a split depth are written, and read once.
+    """
     columns = weights[0].shape[0]
     rows = out.numel // (len(weights) * columns)
     plan = product_plan(rows, columns, depth, layers=len(weights))
-    flops, read = 2 * out.numel * depth, read + sum(weight.nbytes for weight in weights)
-    if plan.splits == 1:
-        return [Kernel(kind, read + added + out.nbytes, flops, clocks=plan.clocks)]
-    parts = 4 * plan.splits * out.numel
-    first = Kernel(kind, read + parts, flops, clocks=plan.first_clocks)
-    return [first, Kernel(f"{kind.partition(':')[0]}: sums of splits", parts + added + out.nbytes)]
+    parts = 2 * 4 * plan.splits * out.numel if plan.splits > 1 else 0
+    nbytes = read + sum(weight.nbytes for weight in weights) + parts + added + out.nbytes
+    return [Kernel(kind, nbytes, 2 * out.numel * depth, clocks=plan.clocks)]
 
 
 def conv_chunks(rows: int, row_bytes: int, wanted: int) -> list[int]:
@@ -165,22 +168,22 @@ def conv_chunks(rows: int, row_bytes: int, wanted: int) -> list[int]:
 
 
 def norm_affine(call: OpCall) -> list[Kernel]:
-    """One kernel that reads new and old rows of every term, and one that ends the sums: scale and shift."""
+    """One kernel that reads new and old rows of every term; its last blocks end the sums: scale and shift."""
     packed: Operand = call["packed"]
-    sums: Operand = call["stats"][0]
-    terms = len(call["stats"])
+    terms, sums = len(call["stats"]), call["stats"][0].nbytes
+    parts = 2 * terms * sums * stats_blocks(packed.shape[1])
     affine = sum(result.nbytes for result in call.results)
-    return [
-        Kernel("norm: sums of rows", 2 * terms * packed.nbytes),
-        Kernel("norm: scale and shift", 2 * terms * sums.nbytes + affine),
-    ]
+    nbytes = 2 * terms * packed.nbytes + parts + terms * sums + affine
+    return [Kernel("norm: scale and shift", nbytes, last=stats_last_clocks(packed.shape[1], terms))]
 
 
 def group_stats(call: OpCall) -> list[Kernel]:
-    """group_stats and update_group_stats: the sums of rows, then the sums of blocks."""
-    rows = sum(operand.nbytes for name, operand in call.arguments.items() if name in ("rows", "packed"))
-    old = rows if call.name.endswith("update_group_stats") else 0
-    return [Kernel("norm: sums of rows", rows + old), Kernel("norm: sums of blocks", 2 * call.results[0].nbytes)]
+    """group_stats and update_group_stats: one kernel, which reads the rows; its last blocks end the sums."""
+    (rows,) = (operand for name, operand in call.arguments.items() if name in ("rows", "packed"))
+    read = rows.nbytes * (2 if call.name.endswith("update_group_stats") else 1)
+    parts = 2 * call.results[0].nbytes * stats_blocks(rows.shape[1])
+    last = stats_last_clocks(rows.shape[1], 1)
+    return [Kernel("norm: sums of rows", read + parts + 2 * call.results[0].nbytes, last=last)]
 
 
 def linear(call: OpCall) -> list[Kernel]:
@@ -216,7 +219,7 @@ def scatter(call: OpCall) -> list[Kernel]:
 
 
 def block_attention(call: OpCall) -> list[Kernel]:
-    """One kernel; where its plan splits the keys a second one puts the parts together."""
+    """One kernel; where its plan splits the keys, its last blocks put the parts together."""
     query, keys, heads = call["query"], call["index"].shape[0], call["heads"]
     batch, count, channels = query.shape
     shape = batch * heads, count, keys, channels // heads
@@ -226,13 +229,9 @@ def block_attention(call: OpCall) -> list[Kernel]:
         return [Kernel(kind, nbytes + query.nbytes, flops, attention=shape)]
     plan = attention_plan(*shape)
     attended = plan.waves * FULL_GRID * _attention_flops((1, plan.queries, plan.keys, shape[3]))
-    if plan.splits == 1:
-        return [Kernel(kind, nbytes + query.nbytes, flops, attended=attended)]
-    parts = 4 * plan.splits * batch * count * (channels + heads)
-    return [
-        Kernel(kind, nbytes + parts, flops, attended=attended),
-        Kernel("attention: sums of splits", parts + query.nbytes),
-    ]
+    parts = 2 * 4 * plan.splits * batch * count * (channels + heads) if plan.splits > 1 else 0
+    last = plan.last_clocks(shape[3])
+    return [Kernel(kind, nbytes + parts + query.nbytes, flops, attended=attended, last=last)]
 
 
 def _kind_of_attention(keys: int) -> str:

@@ -65,7 +65,7 @@ def seconds(kernel: Kernel, gpu: Gpu) -> float:
     if kernel.attention:
         work = max(work, attention_seconds(*kernel.attention, gpu))
     work = max(work, kernel.clocks / gpu.clock, kernel.attended / gpu.attention_rate)
-    return max(work + gpu.start, gpu.launch)
+    return max(work + kernel.last / gpu.clock + gpu.start, gpu.launch)
 
 
 def floor(kernel: Kernel, gpu: Gpu) -> float:

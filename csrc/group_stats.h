@@ -16,7 +16,7 @@ struct GroupStatsParams {
   const int32_t* old_index;          // [N] or null for the identity; a row with a negative entry does not count
   const double* base[kMostTerms];    // [B, G, 2] each, or null for zero: what the sums start from
   double* out;                       // [K, B, G, 2]: sum, sum of squares
-  double* partial;                   // [K, B, ceil(N / kStatsRows), G, 2] workspace
+  double* partial;                   // [K, B, stats_blocks, G, 2] workspace
   int64_t terms;                     // K
   int64_t batch;                     // B
   int64_t row_count;                 // N
@@ -25,6 +25,11 @@ struct GroupStatsParams {
   int64_t groups;                    // G, divides C
   DType dtype;                       // of rows and old_rows
 };
+
+// The blocks of rows of one sample: one also where there are no rows, which then writes zeros.
+inline int64_t stats_blocks(const GroupStatsParams& params) {
+  return params.row_count > 0 ? ceil_div(params.row_count, kStatsRows) : 1;
+}
 
 // The row of a recording that row `n` replaces; negative where row `n` does not count.
 SIGE_HOST_DEVICE inline int64_t replaced_row(const GroupStatsParams& params, int64_t n) {
@@ -36,7 +41,6 @@ void group_stats(const GroupStatsParams& params);
 }
 namespace cuda {
 void group_stats(const GroupStatsParams& params, void* stream);
-void group_stats_partial(const GroupStatsParams& params, void* stream);  // fills `partial` only
-}  // namespace cuda
+}
 
 }  // namespace sige

@@ -2,7 +2,8 @@
 //
 // A block takes one tile of the output. Its loop copies a slice of K, of its rows' pieces and of its weight rows, into
 // one stage of a pipeline in shared memory while the warps multiply another. Where the tiles would not fill the device,
-// several blocks share K; then they write partial sums, and a second kernel adds them in a fixed order.
+// several blocks share K; then they write partial sums, and the last block of a tile adds them in a fixed order.
+#include "common/last_block.cuh"
 #include "common/product_tile.cuh"
 #include "row_product.h"
 
@@ -13,11 +14,14 @@ namespace {
 // Kernels
 // ---------------------------------------------------------------------------------------------------------------
 
+static_assert(kMostSplitTiles <= kMostCounters, "each tile of a split product has a counter");
+
 // The column tiles of all layers lie side by side; layer_tiles of them belong to one.
 struct WorkGrid {
   int64_t row_tiles;  // neighbours share the weights, which come from memory; the rows stay in the L2 cache
   int64_t column_tiles, layer_tiles;
   int64_t blocks;  // row_tiles * column_tiles * splits
+  int slice;       // of the counters, one for each tile; unused with one split
 };
 
 // The parameters of one layer: the first layer there is the one.
@@ -83,6 +87,55 @@ __device__ void store_tile(const MappedProductParams& params, const WarpProduct<
   });
 }
 
+// A vector of a tile, and where it lies in [R, C_out].
+template <typename Tile>
+struct TilePlace {
+  static constexpr int kVectors = Tile::kColumns / kProductVector;  // of a row
+  int64_t row, column;
+
+  __device__ TilePlace(int64_t first_row, int64_t first_column, int vector)
+      : row(first_row + vector / kVectors), column(first_column + vector % kVectors * kProductVector) {}
+  __device__ bool inside(const MappedProductParams& params) const {
+    return row < params.rows && column < params.columns;
+  }
+};
+
+// out = the splits' partial sums of a tile, then bias and residual. A thread holds kAtOnce vectors, so that it waits
+// for many loads at a time; where a vector lies outside, it loads the first one and drops the sums.
+template <typename Tile, typename T>
+__device__ void add_splits(const MappedProductParams& params, int64_t first_row, int64_t first_column) {
+  using Place = TilePlace<Tile>;
+  constexpr int kAtOnce = 4;
+  const int64_t size = params.rows * params.columns;
+  for (int first = static_cast<int>(threadIdx.x); first < Tile::kRows * Place::kVectors;
+       first += kAtOnce * kProductThreads) {
+    const float* from[kAtOnce];
+    float sums[kAtOnce][kProductVector] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const Place place(first_row, first_column, first + i * kProductThreads);
+      from[i] = params.partials + (place.inside(params) ? place.row * params.columns + place.column : 0);
+    }
+#pragma unroll 2
+    for (int split = 0; split < params.plan.splits; ++split) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float4 low = __ldcg(reinterpret_cast<const float4*>(from[i]));
+        const float4 high = __ldcg(reinterpret_cast<const float4*>(from[i]) + 1);
+        const float lanes[kProductVector] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        from[i] += size;
+#pragma unroll
+        for (int lane = 0; lane < kProductVector; ++lane) sums[i][lane] += lanes[lane];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const Place place(first_row, first_column, first + i * kProductThreads);
+      if (place.inside(params)) store_output<T>(params, place.row, place.column, sums[i]);
+    }
+  }
+}
+
 template <typename Tile, typename T>
 __global__ void __launch_bounds__(kProductThreads, Tile::kBlocksPerSm)
     row_product_kernel(const MappedProductParams all, const WorkGrid grid) {
@@ -105,32 +158,11 @@ __global__ void __launch_bounds__(kProductThreads, Tile::kBlocksPerSm)
     StageCopier<Tile, T> copier(params, pieces, first_column, begin, end);
     multiply<Tile, T>(copier, (end - begin + Tile::kDepth - 1) / Tile::kDepth, stages, product);
     store_tile<Tile, T>(params, product, first_row, first_column, split, reinterpret_cast<float*>(shared));
-    __syncthreads();  // the next tile overwrites the shared memory
-  }
-}
-
-constexpr int kAddThreads = 256;
-
-// Adds the splits' partial sums, then bias and residual.
-template <typename T>
-__global__ void __launch_bounds__(kAddThreads) add_splits_kernel(const MappedProductParams all, int64_t vectors) {
-  const int64_t size = all.rows * all.columns;
-  for (int64_t block = blockIdx.x; block * kAddThreads < vectors; block += gridDim.x) {
-    const int64_t vector = block * kAddThreads + threadIdx.x;
-    if (vector >= vectors) return;
-    const int64_t layer = vector * kProductVector / size, first = vector * kProductVector - layer * size;
-    const MappedProductParams params = layer_params(all, layer);
-    const float* from = params.partials + first;
-    float sums[kProductVector] = {};
-#pragma unroll 4
-    for (int split = 0; split < params.plan.splits; ++split, from += size) {
-      const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
-      const float lanes[kProductVector] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-      for (int lane = 0; lane < kProductVector; ++lane) sums[lane] += lanes[lane];
+    const auto tile = static_cast<int>(block % (grid.row_tiles * grid.column_tiles));  // with splits: kMostSplitTiles
+    if (params.plan.splits > 1 && is_last_block(grid.slice, tile, params.plan.splits)) {
+      add_splits<Tile, T>(params, first_row, first_column);
     }
-    const int64_t row = first / params.columns;
-    store_output<T>(params, row, first - row * params.columns, sums);
+    __syncthreads();  // the next tile overwrites the shared memory
   }
 }
 
@@ -142,13 +174,11 @@ template <typename Tile, typename T>
 void launch_tile(const MappedProductParams& params, void* stream) {
   const int64_t row_tiles = ceil_div(params.rows, Tile::kRows), layer_tiles = ceil_div(params.columns, Tile::kColumns);
   const int64_t column_tiles = params.layers * layer_tiles;
-  const WorkGrid grid = {row_tiles, column_tiles, layer_tiles, row_tiles * column_tiles * params.plan.splits};
+  const bool splits = params.plan.splits > 1;
+  const WorkGrid grid = {row_tiles, column_tiles, layer_tiles, row_tiles * column_tiles * params.plan.splits,
+                         splits ? counter_slice("row_product", stream) : 0};
   const LaunchShape shape = {grid.blocks, dim3(kProductThreads), 1, Tile::shared_bytes(params.taps)};
   launch("row_product", row_product_kernel<Tile, T>, shape, stream, params, grid);
-  if (params.plan.splits == 1) return;
-  const int64_t vectors = params.layers * params.rows * params.columns / kProductVector;
-  const LaunchShape adding = {ceil_div(vectors, kAddThreads), dim3(kAddThreads)};
-  launch("row_product", add_splits_kernel<T>, adding, stream, params, vectors);
 }
 
 template <typename T>

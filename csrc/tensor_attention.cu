@@ -1,4 +1,5 @@
 #include "common/key_pipe.cuh"
+#include "common/last_block.cuh"
 #include "tensor_attention.h"
 
 // Blocks that fill an H100 or H200: two on each of 132 SMs. It is the same on every GPU, so that the number of splits
@@ -10,7 +11,11 @@
 namespace sige::cuda {
 namespace {
 
-constexpr int kCombineThreads = 256;
+constexpr int64_t kFullGrid = SIGE_FULL_GRID;
+constexpr int64_t kMostSplits = 16;      // more would read and write more parts than they save
+constexpr int64_t kLeastSplitTiles = 4;  // key tiles, for which a block's start and a part's way through memory pay
+
+static_assert(kFullGrid <= kMostCounters, "each block of queries whose keys are split has a counter");
 
 // ---------------------------------------------------------------------------------------------------------------
 // Kernels
@@ -24,6 +29,22 @@ struct TensorGrid {
   int splits;
   int split_tiles;  // key tiles of a split
   int64_t items;    // B * Hd * splits * query_blocks
+  int slice;        // of the counters, one for each block of queries; unused with one split
+};
+
+template <typename Shape>
+struct WorkItem {
+  QueryBlock block;
+  int split;
+  int counter;  // of the block of queries
+
+  __device__ WorkItem(const BlockAttentionParams& params, const TensorGrid& grid, int item) {
+    const int heads = static_cast<int>(params.heads), number = item % grid.query_blocks;
+    const int head = item / grid.query_blocks / grid.splits;  // of all samples
+    block = {head / heads, head % heads, number * Shape::kRows};
+    split = item / grid.query_blocks % grid.splits;
+    counter = head * grid.query_blocks + number;
+  }
 };
 
 // The rows [S, B, N, Hd] of fp32 outputs and of log2 of the weights' sums that the splits leave in the workspace.
@@ -36,6 +57,18 @@ struct PartialRows {
       : out(params.workspace), rows(params.batch * params.queries * params.heads) {
     log_sum = out + splits * rows * params.head_size;
   }
+};
+
+// The rows of a block of queries in [B, N, Hd].
+struct BlockRows {
+  int64_t first;
+  int64_t step;  // from one query to the next
+  int count;     // at most `most`
+
+  __device__ BlockRows(const BlockAttentionParams& params, const QueryBlock& block, int most)
+      : first((block.b * params.queries + block.first) * params.heads + block.head),
+        step(params.heads),
+        count(min(most, static_cast<int>(params.queries) - block.first)) {}
 };
 
 // Writes the output, or with several splits this split's part of it.
@@ -64,6 +97,78 @@ __device__ void store_rows(const BlockAttentionParams& params, const TensorGrid&
   }
 }
 
+// Finds for each split of a block its share of each row's weights, [S, kRows], and what the sum of a row is multiplied
+// by, [kRows].
+template <typename Shape>
+__device__ void find_shares(const PartialRows& partial, const BlockRows& rows, int splits, float* shares,
+                            float* factors) {
+  for (int row = static_cast<int>(threadIdx.x); row < rows.count; row += kTensorThreads) {
+    const float* log_sum = partial.log_sum + rows.first + row * rows.step;
+    float* const of_row = shares + row;
+    float top = -INFINITY;
+#pragma unroll 4
+    for (int s = 0; s < splits; ++s) {
+      const float value = __ldcg(log_sum + s * partial.rows);
+      of_row[s * Shape::kRows] = value;
+      top = fmaxf(top, value);
+    }
+    const float origin = top == -INFINITY ? 0.0f : top;  // no split has a key: every share is 2^-inf = 0
+    float sum = 0.0f;
+    for (int s = 0; s < splits; ++s) {
+      const float share = fast_exp2(of_row[s * Shape::kRows] - origin);
+      of_row[s * Shape::kRows] = share;
+      sum += share;
+    }
+    factors[row] = sum != 0.0f ? __fdividef(1.0f, sum) : 0.0f;
+  }
+}
+
+// Adds up the splits of a block, each with its share of the weights. A thread makes four channels of kAtOnce outputs,
+// so that it waits for many loads at a time; beyond the last one it loads the first and drops the sum.
+template <typename T, typename Shape>
+__device__ void combine_splits(const BlockAttentionParams& params, int splits, const QueryBlock& block, float* shares) {
+  constexpr int kAtOnce = 4;
+  const PartialRows partial(params, splits);
+  const BlockRows rows(params, block, Shape::kRows);
+  float* const factors = shares + splits * Shape::kRows;
+  find_shares<Shape>(partial, rows, splits, shares, factors);
+  __syncthreads();
+  const int vectors = static_cast<int>(params.head_size) / 4, items = rows.count * vectors;
+  const int64_t stride = partial.rows * vectors;  // from one split to the next
+  for (int first = static_cast<int>(threadIdx.x); first < items; first += kAtOnce * kTensorThreads) {
+    const float4* from[kAtOnce];
+    int row[kAtOnce];
+    float sums[kAtOnce][4] = {};
+    int64_t place[kAtOnce];  // in [B, N, Hd, D / 4]
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int item = first + i * kTensorThreads < items ? first + i * kTensorThreads : 0;
+      row[i] = item / vectors;
+      place[i] = (rows.first + row[i] * rows.step) * vectors + item % vectors;
+      from[i] = reinterpret_cast<const float4*>(partial.out) + place[i];
+    }
+#pragma unroll 4
+    for (int s = 0; s < splits; ++s) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float4 part = __ldcg(from[i] + s * stride);
+        const float share = shares[s * Shape::kRows + row[i]];
+        sums[i][0] += share * part.x;
+        sums[i][1] += share * part.y;
+        sums[i][2] += share * part.z;
+        sums[i][3] += share * part.w;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i * kTensorThreads >= items) continue;
+      const float factor = factors[row[i]];
+      const float lanes[4] = {sums[i][0] * factor, sums[i][1] * factor, sums[i][2] * factor, sums[i][3] * factor};
+      Packed<T, 4>::pack(lanes).store(static_cast<T*>(params.out) + place[i] * 4);
+    }
+  }
+}
+
 // Walks over all key tiles of the pipe. Each round waits for one tile and starts a copy into the stage that the round
 // before has read. A round without a copy makes an empty group, so that the count of groups is the count of tiles.
 template <typename T, typename Shape>
@@ -85,61 +190,40 @@ __device__ void attend(KeyPipe<T, Shape>& pipe, const BlockAttentionParams& para
   }
 }
 
+// The same number, which the compiler takes for another: what follows from it is computed again, and no register keeps
+// it through the walk over the keys.
+__device__ inline int forgotten(int number) {
+#if !defined(SIGE_CUDA_SHIM)
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(kTensorThreads, Shape::kBlocksPerSm)
     tensor_attention_kernel(const BlockAttentionParams params, const TensorGrid grid) {
   SIGE_DYNAMIC_SHARED(uint4, shared);
   __shared__ uint64_t seen[Shape::kStages][Shape::kRowTiles];  // bit k: the row tile sees key k of the stage
   TensorSoftmax<T, Shape> softmax;
-  const int heads = static_cast<int>(params.heads), items = static_cast<int>(grid.items);
+  const int items = static_cast<int>(grid.items);
   for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-    const int split = item / grid.query_blocks % grid.splits;
-    const int head = item / grid.query_blocks / grid.splits;  // of all samples
-    const QueryBlock block = {head / heads, head % heads, item % grid.query_blocks * (Shape::kRowTiles * kTileQueries)};
-    const int first_tile = split * grid.split_tiles, end_tile = min(first_tile + grid.split_tiles, grid.key_tiles);
-    KeyPipe<T, Shape> pipe(params, block, first_tile, end_tile, reinterpret_cast<T*>(shared), seen);
-    attend(pipe, params, block, seen, softmax);
-    store_rows(params, grid, block, split, softmax);
-    __syncthreads();  // before the next item's copies
-  }
-}
-
-// Adds up the parts of the splits, each with its share of the weights; a thread makes four channels of the output.
-template <typename T>
-__global__ void __launch_bounds__(kCombineThreads)
-    combine_splits_kernel(const BlockAttentionParams params, const TensorGrid grid) {
-  const PartialRows partial(params, grid.splits);
-  const int64_t row_items = params.head_size / 4, items = partial.rows * row_items;
-  for (int64_t item = blockIdx.x * int64_t{kCombineThreads} + threadIdx.x; item < items;
-       item += gridDim.x * int64_t{kCombineThreads}) {
-    const float* log_sum = partial.log_sum + item / row_items;
-    float top = -INFINITY;
-    for (int64_t s = 0; s < grid.splits; ++s) top = fmaxf(top, log_sum[s * partial.rows]);
-    const float origin = top == -INFINITY ? 0.0f : top;  // no split has a key: every share is 2^-inf = 0
-    float4 out = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float sum = 0.0f;
-    for (int64_t s = 0; s < grid.splits; ++s) {
-      const float share = fast_exp2(log_sum[s * partial.rows] - origin);
-      const float4 part = reinterpret_cast<const float4*>(partial.out)[s * items + item];
-      sum += share;
-      out.x += share * part.x;
-      out.y += share * part.y;
-      out.z += share * part.z;
-      out.w += share * part.w;
+    const WorkItem<Shape> work(params, grid, item);
+    const int first_tile = work.split * grid.split_tiles;
+    const int end_tile = min(first_tile + grid.split_tiles, grid.key_tiles);
+    KeyPipe<T, Shape> pipe(params, work.block, first_tile, end_tile, reinterpret_cast<T*>(shared), seen);
+    attend(pipe, params, work.block, seen, softmax);
+    const WorkItem<Shape> same(params, grid, forgotten(item));
+    store_rows(params, grid, same.block, same.split, softmax);
+    if (grid.splits > 1 && is_last_block(grid.slice, same.counter, grid.splits)) {
+      combine_splits<T, Shape>(params, grid.splits, same.block, reinterpret_cast<float*>(shared));
     }
-    const float factor = sum != 0.0f ? __fdividef(1.0f, sum) : 0.0f;
-    const float lanes[4] = {out.x * factor, out.y * factor, out.z * factor, out.w * factor};
-    Packed<T, 4>::pack(lanes).store(static_cast<T*>(params.out) + item * 4);
+    __syncthreads();  // before the next item's copies
   }
 }
 
 // ---------------------------------------------------------------------------------------------------------------
 // Launchers
 // ---------------------------------------------------------------------------------------------------------------
-
-constexpr int64_t kFullGrid = SIGE_FULL_GRID;
-constexpr int64_t kMostSplits = 16;      // more would read and write more parts than they save
-constexpr int64_t kLeastSplitTiles = 4;  // key tiles, for which a block's start and a part's way through memory pay
 
 int64_t most_splits(int64_t key_tiles) { return std::clamp<int64_t>(key_tiles / kLeastSplitTiles, 1, kMostSplits); }
 
@@ -184,6 +268,7 @@ int choose_row_tiles(const BlockAttentionParams& params) {
 template <typename T, int kHeadSize, int kRowTiles>
 void launch_attention(const BlockAttentionParams& params, const TensorGrid& grid, void* stream) {
   using Shape = TensorTile<kHeadSize, kRowTiles>;
+  static_assert(sizeof(float) * (kMostSplits + 1) * Shape::kRows <= Shape::kSharedBytes, "the shares of the splits");
   const LaunchShape shape = {grid.items, dim3(kTensorThreads), 1, Shape::kSharedBytes};
   launch("block_attention", tensor_attention_kernel<T, Shape>, shape, stream, params, grid);
 }
@@ -191,7 +276,8 @@ void launch_attention(const BlockAttentionParams& params, const TensorGrid& grid
 template <typename T>
 void launch_attention(const BlockAttentionParams& params, void* stream) {
   const int row_tiles = choose_row_tiles(params);
-  const TensorGrid grid = make_grid(params, row_tiles);
+  TensorGrid grid = make_grid(params, row_tiles);
+  if (grid.splits > 1) grid.slice = counter_slice("block_attention", stream);
   const auto run = [&](auto kernel) { kernel(params, grid, stream); };
   if (row_tiles == 2) {
     run(launch_attention<T, 64, 2>);
@@ -206,10 +292,6 @@ void launch_attention(const BlockAttentionParams& params, void* stream) {
   } else {
     run(launch_attention<T, 160, 1>);
   }
-  if (grid.splits == 1) return;
-  const int64_t items = params.batch * params.queries * params.heads * (params.head_size / 4);
-  const LaunchShape shape = {ceil_div(items, kCombineThreads), dim3(kCombineThreads)};
-  launch("block_attention", combine_splits_kernel<T>, shape, stream, params, grid);
 }
 
 }  // namespace

@@ -48,9 +48,7 @@ CLAIMS_TENSOR_CORES = re.compile(r"(?i:mma|tensor)")
 # Bytes of a vector, for kernels whose template arguments do not begin with an element type and a width.
 VECTOR_BYTES: dict[str, int] = {
     r"row_product_kernel<.*>": 16,
-    r"add_splits_kernel<.*>": 16,
     r"tensor_attention_kernel<.*>": 16,
-    r"combine_splits_kernel<.*>": 16,
 }
 ELEMENT_BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 
@@ -70,8 +68,10 @@ NARROW = (
     Narrow(r"gather_kernel<.*>", "loads", 32, 4, "entries of the index, once per row"),
     Narrow(r"scatter_rows_kernel<.*>", "loads", 32, 4, "entries of the index, once per row"),
     Narrow(r"blend_rows_kernel<.*>", "loads", 64, 12, "entries of the index, once per row; the weights, once"),
-    Narrow(r"group_stats_rows_kernel<.*, true>", "loads", 32, 4, "entries of the index, once per row of a warp"),
-    Narrow(r"group_stats_rows_kernel<.*>", "stores", 64, 2, "one group's two sums, once per 64 rows"),
+    Narrow(r"group_stats_rows_kernel<.*, SumsOut>", "loads", 64, 36, "index, once per row; fp64 sums, in last blocks"),
+    Narrow(r"group_stats_rows_kernel<.*, SumsOut>", "stores", 64, 5, "fp64 sums: of 64 rows, of a chunk, of all"),
+    Narrow(r"group_stats_rows_kernel<.*, Affine>", "loads", 64, 108, "the same, and the norm's parameters by channel"),
+    Narrow(r"group_stats_rows_kernel<.*, Affine>", "stores", 64, 20, "fp64 sums of terms; scale and shift by channel"),
     Narrow(r"time_table_kernel<.*>", "loads", 32, 2, "two biases per column"),
     Narrow(r"time_table_kernel<.*>", "stores", 32, 1, "one element per column"),
     Narrow(r"block_attention_kernel<.*>", "loads", 32, 2, "an entry of the index per key, and of the mask per tile"),
@@ -79,8 +79,6 @@ NARROW = (
     Narrow(r"row_product_kernel<.*>", "loads", 32, 4, "entries of the index, once per row and tap"),
     Narrow(r"tensor_attention_kernel<.*>", "loads", 32, 60, "queries as tensor cores hold them, once; index and mask"),
     Narrow(r"tensor_attention_kernel<.*>", "stores", 64, 90, "outputs as tensor cores hold them, two channels; once"),
-    Narrow(r"combine_splits_kernel<.*>", "loads", 32, 64, "the share of a split; both loops over splits are unrolled"),
-    Narrow(r"combine_splits_kernel<.*>", "stores", 64, 2, "a thread owns four channels of the output"),
 )
 
 

@@ -300,7 +300,7 @@ def add_shim_library(build: NinjaFile, torch: Torch, target: Path, sanitize: boo
     if sanitize:
         flags.append("-DSIGE_MAX_BLOCKS=3")  # so that kernels step through their work
     objects = [build.compile("cxx", CSRC / f"{kernel}.cu", "shim", flags) for kernel in CUDA_KERNELS]
-    own = ("cuda_shim.cpp", "tensor_core_check.cu", "row_product_check.cpp")
+    own = ("cuda_shim.cpp", "tensor_core_check.cu", "row_product_check.cpp", "last_block_check.cpp")
     objects += [build.compile("cxx", shim / name, "shim", flags) for name in own]
     for_ops = ["-DSIGE_CUDA_SHIM"]
     objects.append(build.compile("cxx", shim / "launch_plans_check.cpp", "shim", _op_flags(torch, for_ops, optimise)))

@@ -58,8 +58,8 @@ inline Tensor matrix_rows(const Tensor& tensor, int64_t first, int64_t count) {
   return count == rows ? matrix : torch::stable::narrow(matrix, 0, first, count);
 }
 
-// Rows first .. first + count of out = rows weight^T + bias + residual; on CUDA in one launch or two where row_product
-// is the faster one.
+// Rows first .. first + count of out = rows weight^T + bias + residual; on CUDA in one launch where row_product is
+// the faster one.
 inline void multiply_rows(const Launch& launch,
                           const Tensor& rows,              // [M, K] or [B, N, K], of which the first `count` rows
                           const Tensor& weight,            // [C_out, K]

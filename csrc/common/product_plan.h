@@ -27,29 +27,31 @@ constexpr ProductTileFacts kProductTiles[] = {
 constexpr int64_t kMostSplits = 16;
 constexpr int64_t kFewestSteps = 4;         // of a split: fewer do not fill the pipeline
 constexpr int64_t kMostPartials = 1 << 24;  // floats: 64 MB, about what an L2 cache holds
+constexpr int64_t kMostSplitTiles = 2048;   // each needs a counter of common/last_block.cuh
 
 struct ProductPlan {
   ProductTileSize tile;
-  int32_t splits;  // of K; with more than one, the blocks write partial sums and a second kernel adds them
+  int32_t splits;  // of K; with more than one, the blocks write partial sums and the last one of a tile adds them
   int32_t steps;   // stages of K in one split; only the last one may have fewer
   double clocks;   // the estimated time
 };
 
-// The estimated clocks of a plan: multiprocessors work through their blocks, then the second kernel adds the splits.
-// The tiles of several layers lie side by side, and no tile belongs to two of them.
-inline double product_clocks(const ProductTileFacts& tile, int64_t rows, int64_t columns, int64_t steps, int64_t splits,
-                             int64_t multiprocessors, int64_t layers) {
-  constexpr double kBlock = 1500.0;     // the first loads of a block and its store
-  constexpr double kAlone = 1.25;       // a block alone on its multiprocessor waits for memory more often
-  constexpr double kSecond = 4000.0;    // the second kernel's launch
-  constexpr double kCacheBytes = 24.0;  // of partial sums per clock and multiprocessor, written and read again
-  const int64_t blocks = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * layers * splits;
-  const int64_t rounds = ceil_div(blocks, multiprocessors);
+// The estimated clocks of a plan: multiprocessors work through their blocks; then those with the last block of a tile
+// read the tile's partial sums. The tiles of several layers lie side by side, and no tile belongs to two of them.
+inline double product_clocks(const ProductTileFacts& tile, int64_t tiles, int64_t steps, int64_t splits,
+                             int64_t multiprocessors) {
+  constexpr double kBlock = 1500.0;  // the first loads of a block and its store
+  constexpr double kAlone = 1.25;    // a block alone on its multiprocessor waits for memory more often
+  constexpr double kLast = 1000.0;   // a block's fence, the count, and the wait for the first partial sums
+  constexpr double kWritten = 24.0;  // bytes of partial sums per clock and multiprocessor, when all write
+  constexpr double kRead = 48.0;     // and when few read: a block has 32 KB on their way, some 600 clocks long
+  const int64_t rounds = ceil_div(tiles * splits, multiprocessors);
   const double work = static_cast<double>(steps) * tile.depth * tile.rows * tile.columns / tile.rate;
   const double products = static_cast<double>(rounds) * (work + kBlock) * (rounds == 1 ? kAlone : 1.0);
   if (splits == 1) return products;
-  const double partials = static_cast<double>(splits * rows * columns * layers) * 8.0;
-  return products + kSecond + partials / (kCacheBytes * static_cast<double>(multiprocessors));
+  const double tile_bytes = 4.0 * tile.rows * tile.columns;
+  const auto last_blocks = static_cast<double>(ceil_div(tiles, multiprocessors) * splits);  // and their partial sums
+  return products + kLast + tile_bytes * (static_cast<double>(rounds) / kWritten + last_blocks / kRead);
 }
 
 // The plan of least estimated time for [rows, depth] times [depth, columns], by each of the layers. Several layers fill
@@ -58,10 +60,12 @@ inline ProductPlan plan_product(int64_t rows, int64_t columns, int64_t depth, in
   ProductPlan best = {};
   for (const ProductTileFacts& tile : kProductTiles) {
     const int64_t steps = ceil_div(depth, tile.depth);
+    const int64_t tiles = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * layers;
     for (int64_t wanted = 1; wanted <= kMostSplits; ++wanted) {
       const int64_t in_split = ceil_div(steps, wanted), splits = ceil_div(steps, in_split);
-      if (wanted > 1 && (in_split < kFewestSteps || splits * rows * columns * layers > kMostPartials)) break;
-      const double clocks = product_clocks(tile, rows, columns, in_split, splits, multiprocessors, layers);
+      if (wanted > 1 && (in_split < kFewestSteps || tiles > kMostSplitTiles)) break;
+      if (wanted > 1 && splits * rows * columns * layers > kMostPartials) break;
+      const double clocks = product_clocks(tile, tiles, in_split, splits, multiprocessors);
       if (best.splits && clocks >= best.clocks) continue;
       best = {tile.size, static_cast<int32_t>(splits), static_cast<int32_t>(in_split), clocks};
     }

@@ -24,10 +24,9 @@ inline GroupStatsParams row_params(const char* op, const char* name, const Tenso
   return params;
 }
 
-// The workspace of sums over `params.row_count` rows: fp64 [K, B, ceil(N / kStatsRows), G, 2].
+// The workspace of sums over `params.row_count` rows: fp64 [K, B, stats_blocks, G, 2].
 inline Tensor new_partial(const GroupStatsParams& params, const Tensor& rows) {
-  const int64_t blocks = ceil_div(params.row_count, kStatsRows);
-  return new_tensor(rows, {params.terms, params.batch, blocks, params.groups, 2}, ScalarType::Double);
+  return new_tensor(rows, {params.terms, params.batch, stats_blocks(params), params.groups, 2}, ScalarType::Double);
 }
 
 }  // namespace sige

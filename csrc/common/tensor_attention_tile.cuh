@@ -27,6 +27,7 @@ template <int kHeadSize_, int kRowTiles_>
 struct TensorTile {
   static constexpr int kHeadSize = kHeadSize_;
   static constexpr int kRowTiles = kRowTiles_;
+  static constexpr int kRows = kRowTiles * kTileQueries;
   static constexpr int kSteps = kHeadSize / 16;       // products along the channels
   static constexpr int kOutTiles = kHeadSize / 8;     // columns of the output, eight at a time
   static constexpr int kKeyTiles = kTileKeys / 8;     // columns of the scores, eight at a time

@@ -36,9 +36,10 @@ def row_product(
     weight: Tensor,  # [C_out, T * C]
     bias: Tensor | None,  # [C_out] or [B, C_out]
     residual: Tensor | None,  # [B, N_out, C_out]
+    partials: Tensor | None = None,  # [S, B, N_out, C_out]
 ) -> Tensor:  # [B, N_out, C_out]
     biases = None if bias is None else bias[None]
-    return row_products(shim, tile, splits, packed, recorded, index, weight[None], biases, residual)[0]
+    return row_products(shim, tile, splits, packed, recorded, index, weight[None], biases, residual, partials)[0]
 
 
 def row_products(
@@ -51,11 +52,12 @@ def row_products(
     weight: Tensor,  # [P, C_out, T * C]
     bias: Tensor | None,  # [P, C_out] or [1, B, C_out]
     residual: Tensor | None,  # [B, N_out, C_out]
+    partials: Tensor | None = None,  # [S, P, B, N_out, C_out], or as much memory in another order
 ) -> Tensor:  # [P, B, N_out, C_out]
     batch, rows, channels = packed.shape
     rows_out, taps = (rows, 1) if index is None else index.shape
     out = torch.full((len(weight), batch, rows_out, weight.shape[1]), torch.nan, dtype=packed.dtype)
-    partials = torch.full((splits, *out.shape), torch.nan)
+    partials = torch.full((splits, *out.shape), torch.nan) if partials is None else partials
     pointers = [x.data_ptr() if x is not None else None for x in (packed, recorded, index, weight, bias, residual)]
     stride = bias.stride(1) if bias is not None and bias.dim() == 3 else 0
     sizes = (rows, recorded.shape[1], channels, rows_out, taps, weight.shape[1], batch, stride, len(weight))

@@ -42,7 +42,7 @@ SPLITS = {
 }
 
 
-def _arguments(shape: Shape, dtype: torch.dtype, spread: float = 1.0) -> Arguments:
+def attention_arguments(shape: Shape, dtype: torch.dtype, spread: float = 1.0) -> Arguments:
     """Random rows, scores `spread` squared times as far apart as usual, some entries hidden, some twice."""
     torch.manual_seed(shape.keys)
     channels = shape.heads * shape.size
@@ -74,14 +74,14 @@ def _check(backend: TestedBackend, arguments: Arguments, dtype: torch.dtype) -> 
 @in_16_bits
 @pytest.mark.parametrize("size", [8, 40, 48, 56, 64, 72, 80, 104, 128, 136, 160])
 def test_head_sizes(size: int, dtype: torch.dtype, backend: TestedBackend) -> None:
-    _check(backend, _arguments(Shape(2, 19, 5, 60, 70, 2, size), dtype), dtype)
+    _check(backend, attention_arguments(Shape(2, 19, 5, 60, 70, 2, size), dtype), dtype)
 
 
 @on_cuda
 @in_16_bits
 @pytest.mark.parametrize("name", SPLITS)
 def test_splits(name: str, dtype: torch.dtype, backend: TestedBackend) -> None:
-    _check(backend, _arguments(SPLITS[name], dtype), dtype)
+    _check(backend, attention_arguments(SPLITS[name], dtype), dtype)
 
 
 @on_cuda
@@ -89,13 +89,13 @@ def test_splits(name: str, dtype: torch.dtype, backend: TestedBackend) -> None:
 def test_splits_under_a_block_mask(name: str, backend: TestedBackend) -> None:
     shape = SPLITS[name]
     mask = torch.rand(-(-shape.queries // 64), -(-shape.keys // 64)) > 0.6
-    _check(backend, _replaced(_arguments(shape, torch.float16), 7, mask), torch.float16)
+    _check(backend, _replaced(attention_arguments(shape, torch.float16), 7, mask), torch.float16)
 
 
 @on_cuda
 @pytest.mark.parametrize("shape", [ONE_SPLIT, *SPLITS.values()], ids=["one split", *SPLITS])
 def test_a_query_that_sees_no_key_gives_zeros(shape: Shape, backend: TestedBackend) -> None:
-    arguments = _arguments(shape, torch.bfloat16)
+    arguments = attention_arguments(shape, torch.bfloat16)
     mask = torch.ones(-(-shape.queries // 64), -(-shape.keys // 64), dtype=torch.bool)
     mask[-1] = False  # the last block of queries
     out = _check(backend, _replaced(arguments, 7, mask), torch.bfloat16)
@@ -109,13 +109,13 @@ def test_a_query_that_sees_no_key_gives_zeros(shape: Shape, backend: TestedBacke
 @pytest.mark.parametrize("shape", [ONE_SPLIT, SPLITS["four"]], ids=["one split", "four"])
 def test_large_scores(shape: Shape, dtype: torch.dtype, backend: TestedBackend) -> None:
     """Scores of several thousands: their powers would overflow without the peak."""
-    _check(backend, _arguments(shape, dtype, spread=30.0), dtype)
+    _check(backend, attention_arguments(shape, dtype, spread=30.0), dtype)
 
 
 @on_cuda
 def test_what_a_hidden_entry_could_read_is_not_read(backend: TestedBackend) -> None:
     """NaN in rows that no entry names, and in the queries of a block that sees other keys, stays where it is."""
-    arguments = _arguments(SPLITS["two of five tiles"], torch.float16)
+    arguments = attention_arguments(SPLITS["two of five tiles"], torch.float16)
     index = arguments[5]
     assert isinstance(index, Tensor)
     expected = _check(backend, arguments, torch.float16)
@@ -134,7 +134,7 @@ def test_what_a_hidden_entry_could_read_is_not_read(backend: TestedBackend) -> N
 
 @on_cuda
 def test_same_input_same_bits_with_splits(backend: TestedBackend) -> None:
-    arguments = _arguments(SPLITS["four"], torch.float16)
+    arguments = attention_arguments(SPLITS["four"], torch.float16)
     moved = tuple(value.to(backend.device) if isinstance(value, Tensor) else value for value in arguments)
     first, second = (backend.result("block_attention", moved)[0] for _ in range(2))
     assert torch.equal(first, second)
@@ -143,7 +143,7 @@ def test_same_input_same_bits_with_splits(backend: TestedBackend) -> None:
 @on_cuda
 def test_unaligned_rows_take_the_other_kernel(backend: TestedBackend) -> None:
     """Rows that do not start on 16 bytes cannot be copied 16 bytes at a time."""
-    arguments = _arguments(ONE_SPLIT, torch.float16)
+    arguments = attention_arguments(ONE_SPLIT, torch.float16)
     query = arguments[0]
     assert isinstance(query, Tensor)
     shifted = torch.empty(query.numel() + 1, dtype=query.dtype)[1:].view(query.shape).copy_(query)

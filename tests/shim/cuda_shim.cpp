@@ -56,6 +56,19 @@ struct Thread {
   std::deque<std::vector<Copy>> pending;  // groups, the oldest first
 };
 
+// Puts threads, or blocks, into the order of SIGE_SHIM_ORDER; returns its name.
+template <typename Item>
+std::string put_in_order(std::vector<Item>& items) {
+  const char* order = std::getenv("SIGE_SHIM_ORDER");
+  const std::string name = order ? order : "forward";
+  if (name == "reverse") {
+    std::reverse(items.begin(), items.end());
+  } else if (name != "forward") {
+    std::shuffle(items.begin(), items.end(), std::mt19937(static_cast<unsigned>(std::stoul(name))));
+  }
+  return name;
+}
+
 // Runs the threads of one block, one after the other, until each has come to a barrier; opens the barriers and goes on.
 class Block {
  public:
@@ -63,14 +76,7 @@ class Block {
     threads_.resize(static_cast<size_t>(size.x) * size.y * size.z);
     order_.resize(threads_.size());
     std::iota(order_.begin(), order_.end(), size_t{0});
-    const char* order = std::getenv("SIGE_SHIM_ORDER");
-    const std::string name = order ? order : "forward";
-    copies_late_ = name == "forward";
-    if (name == "reverse") {
-      std::reverse(order_.begin(), order_.end());
-    } else if (name != "forward") {
-      std::shuffle(order_.begin(), order_.end(), std::mt19937(static_cast<unsigned>(std::stoul(name))));
-    }
+    copies_late_ = put_in_order(order_) == "forward";
   }
 
   void run() {
@@ -247,15 +253,18 @@ void run_grid(dim3 grid, dim3 block_dim, size_t shared_bytes, const std::functio
   running_block = &block;
   gridDim = grid;
   blockDim = block_dim;
+  std::vector<dim3> blocks;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x) {
-        blockIdx = dim3(x, y, z);
-        shared_memory.reset(new char[shared_bytes]);
-        std::memset(shared_memory.get(), 0xff, shared_bytes);  // NaN: a read before the write shows
-        block.run();
-      }
+      for (unsigned x = 0; x < grid.x; ++x) blocks.emplace_back(x, y, z);
     }
+  }
+  put_in_order(blocks);
+  for (const dim3& each : blocks) {
+    blockIdx = each;
+    shared_memory.reset(new char[shared_bytes]);
+    std::memset(shared_memory.get(), 0xff, shared_bytes);  // NaN: a read before the write shows
+    block.run();
   }
 }
 
@@ -300,3 +309,4 @@ void wait_copies(size_t pending) {
 }  // namespace sige_shim
 
 extern "C" __attribute__((visibility("default"))) int sige_shim_allocations() { return sige_shim::allocations; }
+extern "C" __attribute__((visibility("default"))) int sige_shim_launches() { return sige_shim::launches; }

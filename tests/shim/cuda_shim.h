@@ -11,7 +11,8 @@
 //   - a missing wait for a copy: in the order "forward" cp.async copies as late as it may, when the thread waits. In
 //     the other orders it copies at once, so a tile that is overwritten too early shows, too;
 //   - a barrier that not every thread of the block reaches: std::runtime_error with the kernel's name and the line.
-// Under SIGE_SHIM_CAPTURES=1 every stream says that it is being captured into a CUDA graph.
+// Blocks run one after the other, in the same orders. Under SIGE_SHIM_CAPTURES=1 every stream says that it is being
+// captured into a CUDA graph; the number is that of the capture.
 // It does not show races between blocks, memory ordering, speed, or the alignment of vector accesses (UBSAN does).
 //
 // It defines the parts of cuda_runtime.h, cuda_fp16.h and cuda_bf16.h that the kernels use, and no others.
@@ -25,6 +26,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string>
 
 #define __global__
 #define __device__
@@ -68,11 +70,13 @@ void commit_copies();
 void wait_copies(size_t pending);
 
 inline int allocations = 0;  // calls of cudaMalloc, which the tests count
+inline int launches = 0;     // of kernels
 
 }  // namespace sige_shim
 
 #define __syncthreads() sige_shim::wait_for_block(__func__, __FILE__, __LINE__)
 #define __syncwarp() sige_shim::show_to_warp(0, "__syncwarp", __LINE__)
+#define SIGE_DEVICE_ARRAY inline
 #define SIGE_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(sige_shim::dynamic_shared())
 
 // ---- vector types: they overlay arrays of other types, as CUDA's own do ----
@@ -157,6 +161,10 @@ template <typename T>
 inline T __ldg(const T* from) {
   return *from;
 }
+template <typename T>
+inline T __ldcg(const T* from) {
+  return *from;
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_xor_sync(unsigned, float value, int lane_mask) {
   return sige_shim::show_to_warp(value, "a warp shuffle",
@@ -176,6 +184,12 @@ inline unsigned long long atomicMin(unsigned long long* address, unsigned long l
   *address = std::min(old, value);
   return old;
 }
+inline unsigned atomicInc(unsigned* address, unsigned last) {
+  const unsigned old = *address;
+  *address = old >= last ? 0 : old + 1;
+  return old;
+}
+inline void __threadfence() {}
 
 // ---- runtime: the device's memory is the host's, every stream is done at once ----
 
@@ -213,6 +227,11 @@ inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* 
   *status = std::getenv("SIGE_SHIM_CAPTURES") ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
+inline cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                            unsigned long long* capture) {
+  const char* number = std::getenv("SIGE_SHIM_CAPTURES");
+  return *capture = number ? std::stoull(number) : 0, cudaStreamIsCapturing(stream, status);
+}
 inline cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   ++sige_shim::allocations;
   *pointer = ::operator new(bytes);
@@ -228,6 +247,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
 template <typename... Parameters>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Parameters... arguments) {
+  ++sige_shim::launches;
   sige_shim::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes, [&] { kernel(arguments...); });
   return cudaSuccess;
 }
