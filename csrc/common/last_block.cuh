@@ -5,8 +5,7 @@
 //   2. The call counts the block. It returns true in one block of the tile: the one that finds all others counted. By
 //      then their parts are in memory. That block reads all parts, also its own, with __ldcg, past the L1 cache.
 //   3. It adds them in an order that follows from their numbers, not from the order in which the blocks came. So the
-//   sum
-//      has the same bits whichever block is last.
+//      sum has the same bits whichever block is last.
 //
 // The counters lie in the device's memory from the start, and begin with zeros: nothing is allocated or cleared at a
 // launch, so the first launch may be one that a CUDA graph captures. The last block leaves its counter at zero.
