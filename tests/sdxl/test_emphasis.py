@@ -225,7 +225,8 @@ def test_a_long_weighted_prompt_runs_packed(pipes: dict[str, Any], model: str) -
     some = edit(pipe, picture(), mask=mask, sampling=asked, policy=sige.Temporal(dense_steps=2))
     lockstep = edit(pipe, picture(), mask=mask, sampling=asked, policy=sige.Lockstep())
     assert lockstep.passes["unet"].packed == 5
-    assert np.array_equal(np.asarray(dense.image), np.asarray(every.image))
+    # An enabled model's weights are channels-last, and MKL may round otherwise with them: a grey level at most.
+    assert np.abs(np.asarray(dense.image, dtype=int) - np.asarray(every.image, dtype=int)).max() <= 1
     assert some.passes["unet"].packed == 3
     outside = mask == 0
     assert np.array_equal(np.asarray(some.image)[outside], np.asarray(picture())[outside])

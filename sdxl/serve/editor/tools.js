@@ -38,7 +38,11 @@ function brush(context, ink, first) {
     });
     last = point;
   };
-  add(first); // a tap is a dot
+  withInk(context, ink, () => {
+    context.beginPath(); // a tap is a dot; a line of no length is nothing, to some browsers
+    context.arc(first.x, first.y, ink.size / 2, 0, 2 * Math.PI);
+    context.fill();
+  });
   return { add, end: () => {}, outline: () => [] };
 }
 

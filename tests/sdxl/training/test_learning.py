@@ -77,7 +77,8 @@ def test_a_trained_lora_loads_and_changes_the_unet_as_it_did_in_training(kind: s
     before = weights(parts)
     ours = plan(tmp_path, learn="lora", lora=Lora(rank=4, alpha=12))
     denoiser = make_denoiser(parts, ours)
-    assert torch.equal(predicted(denoiser), plain), "at first it changes nothing"
+    # MKL may round otherwise where a layer is wrapped, so equality is up to that.
+    torch.testing.assert_close(predicted(denoiser), plain, msg=lambda text: f"at first it changes nothing: {text}")
     train(denoiser, batch_of, ours.loop, tmp_path).install()
     trained = predicted(denoiser)
     assert (trained - plain).norm() > 1e-2 * plain.norm()
@@ -90,7 +91,8 @@ def test_a_trained_lora_loads_and_changes_the_unet_as_it_did_in_training(kind: s
     again = tiny(kind)
     add_lora(make_pipeline(again, "text2img"), str(tmp_path / LORA))
     models = {name: model for name, model in again.models().items() if name != "vae"}
-    assert torch.equal(predicted(Denoiser(models, denoiser.tokenizers, denoiser.alphas)), trained)  # type: ignore[arg-type]
+    loaded = Denoiser(models, denoiser.tokenizers, denoiser.alphas)  # type: ignore[arg-type]
+    torch.testing.assert_close(predicted(loaded), trained)
 
 
 def test_a_lora_learns_beside_weights_in_half_precision(tmp_path: Path, fresh_state: None) -> None:
