@@ -30,8 +30,8 @@ def libgomp_says(program: str, **environment: str) -> str:
 
 @needs_libgomp
 def test_libgomp_reads_the_setting() -> None:
-    assert "GOMP_SPINCOUNT = '10000'" in libgomp_says(OURS)
-    assert "GOMP_SPINCOUNT = '10000'" not in libgomp_says("import torch")
+    assert "GOMP_SPINCOUNT = '30000'" in libgomp_says(OURS)
+    assert "GOMP_SPINCOUNT = '30000'" not in libgomp_says("import torch")
 
 
 @needs_libgomp
